@@ -1,0 +1,1 @@
+"""From recordings to data sets: what turns scans into Parquet that `datasets` streams."""
