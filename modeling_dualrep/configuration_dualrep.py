@@ -22,6 +22,7 @@ TRANSFORMERS_FIELDS = frozenset(
         "output_attentions",
         "per_layer_config",
         "quantization_config",
+        "tie_word_embeddings",
         "torch_dtype",
     }
 )
@@ -54,14 +55,18 @@ class StrictConfig(PreTrainedConfig):
     def require(self, field: str, holds: bool, what: str) -> None:
         """Raises ValueError unless `holds`; `what` says what the field must be."""
         if not holds:
-            raise ValueError(f"{type(self).__name__}.{field} is {getattr(self, field)!r}, but must be {what}.")
+            raise ValueError(
+                f"{type(self).__name__}.{field} is {getattr(self, field)!r}, but must be {what}."
+            )
 
     def require_stages(self) -> None:
         """Raises ValueError unless `hidden_sizes` and `depths` describe the same number of stages."""
         self.require("hidden_sizes", _are_positive_integers(self.hidden_sizes), "a list of positive integers")
         self.require("depths", _are_positive_integers(self.depths), "a list of positive integers")
         self.require(
-            "depths", len(self.depths) == len(self.hidden_sizes), "as long as hidden_sizes, one number a stage"
+            "depths",
+            len(self.depths) == len(self.hidden_sizes),
+            "as long as hidden_sizes, one number a stage",
         )
 
 
@@ -219,7 +224,9 @@ class DualRepConfig(StrictConfig):
             self.require(field, getattr(self, field) >= 0, "at least 0")
         self.require("negatives", self.negatives in ("hardest", "mean"), "'hardest' or 'mean'")
         losses = self.use_contrastive_loss or self.use_similarity_loss
-        self.require("use_similarity_loss", losses, "True where use_contrastive_loss is False: one loss must remain")
+        self.require(
+            "use_similarity_loss", losses, "True where use_contrastive_loss is False: one loss must remain"
+        )
         modalities = self.use_audio or self.use_image
         self.require("use_image", modalities, "True where use_audio is False: video needs one partner")
 

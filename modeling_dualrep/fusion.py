@@ -1,0 +1,53 @@
+"""Residual fusion (eq. 1-2) and the similarity heads (section 2.3) of Gridach et al., 2024."""
+
+from torch import Tensor, nn
+from torch.nn.functional import linear, normalize
+
+
+class ResidualFusion(nn.Module):
+    """Video with another modality (eq. 1-2): F_vo = F_o + W [F_o / |F_o| ; F_v / |F_v|] + b.
+
+    What is concatenated is L2-normalised, and its linear projection is added to the raw embedding of the other
+    modality, as in the method's public ancestor (compositional contrastive learning, Chen et al., 2021).
+
+    Args:
+        dim: size of the embeddings.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.projection = nn.Linear(2 * dim, dim)
+
+    def forward(self, other: Tensor, video: Tensor) -> Tensor:
+        """Fused embeddings (batch, dim) of `other` and `video`, both (batch, dim)."""
+        other_part, video_part = self.parts(other, video)
+        return other_part + video_part
+
+    def parts(self, other: Tensor, video: Tensor) -> tuple[Tensor, Tensor]:
+        """What `other` and what `video` add to the fused embedding: their sum is it, since the projection is linear.
+
+        So every pairing of the rows of the one with the rows of the other can be had from two (batch, dim) tensors.
+        """
+        of_other, of_video = self.projection.weight.chunk(2, dim=1)
+        other_part = other + linear(normalize(other, dim=1), of_other, self.projection.bias)
+        return other_part, linear(normalize(video, dim=1), of_video)
+
+
+class SimilarityHead(nn.Module):
+    """One fully connected layer and BatchNorm (eq. 8-10): the space of the triplet ranking losses.
+
+    Args:
+        dim: size of the embeddings.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(dim, dim)
+        self.norm = nn.BatchNorm1d(dim)
+
+    def forward(self, embeds: Tensor) -> Tensor:
+        """(batch, dim) to the same."""
+        return self.norm(self.linear(embeds))
+
+
+__all__ = ["ResidualFusion", "SimilarityHead"]

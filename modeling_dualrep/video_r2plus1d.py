@@ -1,0 +1,125 @@
+"""The video tower: R(2+1)D-18, whose convolutions are split into space and time (Tran et al., 2018)."""
+
+from collections import OrderedDict
+
+from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutputWithPoolingAndNoAttention
+from transformers.utils.generic import can_return_tuple
+
+from .configuration_dualrep import DualRepVideoConfig
+from .tower import CheckpointedLayer, DualRepTower, build_stages, check_shape, run_stages
+
+
+class Conv2Plus1d(nn.Sequential):
+    """A spatial convolution, BatchNorm and ReLU, then a temporal convolution over 3 frames.
+
+    Args:
+        in_channels, mid_channels, out_channels: channels before, between and after the two convolutions.
+        spatial_size: height and width of the spatial kernel.
+        spatial_stride, temporal_stride: of the two convolutions.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        mid_channels: int,
+        out_channels: int,
+        spatial_size: int = 3,
+        spatial_stride: int = 1,
+        temporal_stride: int = 1,
+    ) -> None:
+        spatial = nn.Conv3d(
+            in_channels,
+            mid_channels,
+            kernel_size=(1, spatial_size, spatial_size),
+            stride=(1, spatial_stride, spatial_stride),
+            padding=(0, spatial_size // 2, spatial_size // 2),
+            bias=False,
+        )
+        temporal = nn.Conv3d(
+            mid_channels,
+            out_channels,
+            kernel_size=(3, 1, 1),
+            stride=(temporal_stride, 1, 1),
+            padding=(1, 0, 0),
+            bias=False,
+        )
+        norm = nn.BatchNorm3d(mid_channels)
+        relu = nn.ReLU(inplace=True)
+        super().__init__(OrderedDict(spatial=spatial, norm=norm, relu=relu, temporal=temporal))
+
+
+class R2Plus1dBlock(CheckpointedLayer):
+    """A residual block of two (2+1)-D convolutions; `stride` halves time, height and width alike.
+
+    Both have as many channels between space and time as give one of them the parameters of a full 3 x 3 x 3
+    convolution (section 3.5 of Tran et al., 2018).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        mid_channels = (27 * in_channels * out_channels) // (9 * in_channels + 3 * out_channels)
+        self.convolution1 = Conv2Plus1d(
+            in_channels, mid_channels, out_channels, spatial_stride=stride, temporal_stride=stride
+        )
+        self.norm1 = nn.BatchNorm3d(out_channels)
+        self.convolution2 = Conv2Plus1d(out_channels, mid_channels, out_channels)
+        self.norm2 = nn.BatchNorm3d(out_channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.shortcut = nn.Identity()
+        if stride != 1 or in_channels != out_channels:
+            convolution = nn.Conv3d(in_channels, out_channels, kernel_size=1, stride=stride, bias=False)
+            norm = nn.BatchNorm3d(out_channels)
+            self.shortcut = nn.Sequential(OrderedDict(convolution=convolution, norm=norm))
+
+    def compute(self, hidden_states: Tensor) -> Tensor:
+        """(batch, channels, frames, height, width) to the same with the block's channels and strides."""
+        residual = self.relu(self.norm1(self.convolution1(hidden_states)))
+        residual = self.norm2(self.convolution2(residual))
+        return self.relu(residual + self.shortcut(hidden_states))
+
+
+class DualRepVideoModel(DualRepTower):
+    """R(2+1)D-18 without its classifier. A clip of any number of frames and any size is taken.
+
+    Called with `pixel_values_videos` (batch, frames, channels, height, width), it returns `last_hidden_state`
+    (batch, hidden_size, frames / 8, height / 16, width / 16), its mean `pooler_output` (batch, hidden_size),
+    and with `output_hidden_states` the output of every stage. Raises ValueError for another shape.
+    """
+
+    config: DualRepVideoConfig
+    base_model_prefix = "video_model"
+    main_input_name = "pixel_values_videos"
+    input_modalities = ("video",)
+    _no_split_modules = ("R2Plus1dBlock",)
+
+    def __init__(self, config: DualRepVideoConfig) -> None:
+        super().__init__(config)
+        width = config.hidden_sizes[0]
+        stem = Conv2Plus1d(
+            config.num_channels, config.stem_hidden_size, width, spatial_size=7, spatial_stride=2
+        )
+        norm = nn.BatchNorm3d(width)
+        relu = nn.ReLU(inplace=True)
+        self.stem = nn.Sequential(OrderedDict(convolution=stem, norm=norm, relu=relu))
+        self.stages = build_stages(R2Plus1dBlock, width, config.hidden_sizes, config.depths)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self, pixel_values_videos: Tensor, output_hidden_states: bool | None = None
+    ) -> BaseModelOutputWithPoolingAndNoAttention:
+        check_shape(
+            "pixel_values_videos",
+            pixel_values_videos,
+            axes=("batch", "frames", "channels", "height", "width"),
+            exactly={"channels": self.config.num_channels},
+            at_least={"frames": 1, "height": 1, "width": 1},
+        )
+        hidden_states = self.stem(pixel_values_videos.transpose(1, 2))
+        feature_maps = run_stages(self.stages, hidden_states)
+        pooled = feature_maps[-1].mean(dim=(2, 3, 4))
+        return self._as_output(feature_maps, pooled, output_hidden_states)
+
+
+__all__ = ["DualRepVideoModel"]

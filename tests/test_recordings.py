@@ -1,0 +1,320 @@
+"""Recordings as real files: one clock for picture and sound, and a named error for each way of failing."""
+
+import json
+import os
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_recordings import SIZE, click, even_times, number_of, tone, write_video
+
+from datasets_scripts import recording_errors as errors
+from datasets_scripts.media_streams import SoundWindows
+from datasets_scripts.recordings import RecordingFiles, find_recordings, open_recording
+from datasets_scripts.schema import SAMPLING_RATE_HZ
+
+
+def opened(path: Path, **others: Path):
+    return open_recording(RecordingFiles(path.name, path, **others))
+
+
+def read_whole(path: Path) -> list[int]:
+    return [number_of(frame.read_pixels()) for frame in opened(path).frames()]
+
+
+def irregular_times(seconds: float, seed: int = 0) -> np.ndarray:
+    gaps = np.random.default_rng(seed).uniform(0.02, 0.12, 200)
+    times = np.cumsum(gaps) - gaps[0]
+    return times[times < seconds]
+
+
+@pytest.mark.parametrize("start_s", [0.0, 8.333])
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv", "ts"])
+@pytest.mark.parametrize("rate", ["constant", "variable"])
+def test_flash_and_click_at_one_time_stay_together(tmp_path, start_s, suffix, rate):
+    times = even_times(3) if rate == "constant" else irregular_times(3)
+    flash = len(times) // 2
+    pictures = [np.full((SIZE, SIZE, 3), 255 * (i == flash), dtype=np.uint8) for i in range(len(times))]
+    sound_lead_s = 0.25 if start_s else 0.0  # the sound begins before the picture
+    path = write_video(
+        tmp_path / f"scan.{suffix}",
+        times + start_s,
+        pictures,
+        click(3 + sound_lead_s, times[flash] + sound_lead_s),
+        sound_start_s=start_s - sound_lead_s,
+    )
+    recording = opened(path)
+    frames = list(recording.frames())
+    brightness = [frame.read_pixels().mean() for frame in frames]
+    waveform = recording.sound().window(0.0, 2.5)
+    assert frames[0].time_s == 0.0
+    assert len(frames) == len(times)
+    assert np.argmax(brightness) == flash
+    assert frames[flash].time_s == pytest.approx(times[flash], abs=0.002)
+    assert np.argmax(np.abs(waveform)) / SAMPLING_RATE_HZ == pytest.approx(times[flash], abs=0.01)
+
+
+def test_sound_that_starts_late_is_placed_by_its_time_stamp(tmp_path):
+    path = write_video(tmp_path / "scan.mp4", even_times(3), None, click(2, 0.5), sound_start_s=1.0)
+    waveform = opened(path).sound().window(0.0, 3.0)
+    assert np.argmax(np.abs(waveform)) / SAMPLING_RATE_HZ == pytest.approx(1.5, abs=0.01)
+    assert np.abs(waveform[: int(0.95 * SAMPLING_RATE_HZ)]).max() < 0.01
+
+
+def test_a_gap_in_the_sound_does_not_move_what_follows(tmp_path):
+    """A track whose time stamps jump by 0.4 s, as after dropped packets."""
+    whole = write_video(
+        tmp_path / "whole.mkv", even_times(4), None, click(4, 3.0), codecs=("libx264", "flac")
+    )
+    path = tmp_path / "gap.mkv"
+    with av.open(str(whole)) as source, av.open(str(path), "w") as sink:
+        streams = {s.index: sink.add_stream_from_template(s) for s in source.streams}
+        for packet in source.demux():
+            dropped = (
+                packet.stream.type == "audio" and packet.pts is not None and 1.0 < packet.pts / 1000 < 1.4
+            )
+            if packet.dts is not None and not dropped:
+                packet.stream = streams[packet.stream.index]
+                sink.mux(packet)
+    waveform = opened(path).sound().window(0.0, 4.0)
+    assert np.argmax(np.abs(waveform)) / SAMPLING_RATE_HZ == pytest.approx(3.0, abs=0.01)
+
+
+@pytest.mark.parametrize("sampling_rate_hz", [8_000, 44_100, 96_000])
+def test_sound_beside_the_video_is_resampled_and_starts_with_it(tmp_path, sampling_rate_hz):
+    video = write_video(tmp_path / "scan.mp4", even_times(2, start_s=5.0), None, tone(2), sound_start_s=5.0)
+    stereo = np.stack([click(2, 1.0, sampling_rate_hz), np.zeros(2 * sampling_rate_hz)], axis=1)
+    soundfile.write(tmp_path / "audio.wav", stereo, sampling_rate_hz)
+    waveform = opened(video, sound=tmp_path / "audio.wav").sound().window(0.0, 2.0)
+    assert waveform.shape == (2 * SAMPLING_RATE_HZ,)
+    assert np.argmax(np.abs(waveform)) / SAMPLING_RATE_HZ == pytest.approx(1.0, abs=0.001)
+
+
+def test_a_window_with_less_than_half_of_its_sound_is_no_silence(tmp_path):
+    sound = opened(write_video(tmp_path / "scan.mp4", even_times(4), None, tone(1.5))).sound()
+    assert sound.window(0.0, 1.0) is not None
+    half = sound.window(1.0, 1.0)
+    assert np.abs(half[:15_000]).max() > 0.05
+    assert np.abs(half[18_000:]).max() == 0
+    assert sound.window(1.2, 1.0) is None
+    assert sound.window(3.0, 1.0) is None
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.integers(1, 50), min_size=1, max_size=20),
+    st.lists(st.floats(0, 3), min_size=1, max_size=6).map(sorted),
+)
+def test_windows_equal_slices_however_the_sound_is_chunked(lengths, starts):
+    whole = np.arange(1, sum(lengths) + 1, dtype=np.float32)
+    ends = np.cumsum(lengths)
+    chunks = ((int(end - n), whole[end - n : end]) for n, end in zip(lengths, ends, strict=True))
+    windows = SoundWindows(chunks, sampling_rate_hz=100)
+    padded = np.concatenate([whole, np.zeros(1000, dtype=np.float32)])
+    for start_s in starts:
+        expected = padded[round(start_s * 100) :][:50]
+        window = windows.window(start_s, 0.5)
+        if np.count_nonzero(expected) >= 25:
+            np.testing.assert_array_equal(window, expected)
+        else:
+            assert window is None
+
+
+def test_frames_at_gives_the_nearest_frame_until_the_end(tmp_path):
+    times = irregular_times(2)
+    recording = opened(write_video(tmp_path / "scan.mp4", times))
+    wanted = np.arange(0, times[-1], 0.013)
+    found = [number_of(frame.read_pixels()) for frame in recording.frames_at(wanted)]
+    assert found == [int(np.argmin(np.abs(times - time))) for time in wanted]
+    assert list(recording.frames_at([times[-1] + 1.0])) == []
+
+
+def test_frames_at_knows_how_long_the_last_frame_lasts(tmp_path):
+    recording = opened(write_video(tmp_path / "scan.mp4", even_times(2)))
+    assert len(list(recording.frames_at([0.0, 2.0]))) == 2
+    assert len(list(recording.frames_at([0.0, 2.03]))) == 1
+
+
+@pytest.mark.media
+def test_the_default_of_several_streams_is_read(media):
+    recording = opened(media / "odd_media" / "nasa_13013.mp4")
+    assert (recording.width, recording.height, recording.has_sound) == (480, 270, True)
+
+
+@pytest.mark.media
+def test_odd_real_files_are_read_whole(media):
+    shapes = {}
+    for name in ("test_non_zero_start.mp4", "testsrc2_odd_height_and_width_444.mp4"):
+        frames = list(opened(media / "odd_media" / name).frames())
+        shapes[name] = (len(frames), frames[0].time_s, frames[-1].read_pixels().shape)
+    assert shapes == {
+        "test_non_zero_start.mp4": (12, 0.0, (112, 200, 3)),
+        "testsrc2_odd_height_and_width_444.mp4": (25, 0.0, (241, 321, 3)),
+    }
+
+
+@pytest.mark.media
+def test_a_dicom_cine_is_read_with_its_frame_times(media):
+    frames = list(opened(media / "ultrasound_dicom" / "examples_ybr_color.dcm").frames())
+    assert len(frames) == 30
+    assert frames[-1].time_s == pytest.approx(29 * 0.033333)
+    assert frames[7].read_pixels().shape == (240, 320, 3)
+    assert frames[7].read_pixels().std() > 5
+
+
+@pytest.mark.media
+def test_a_dicom_form_that_is_not_read_is_named(media):
+    with pytest.raises(errors.DicomError, match="PALETTE COLOR"):
+        opened(media / "ultrasound_dicom" / "examples_palette.dcm")
+
+
+# What bad input gets.
+
+
+@pytest.fixture(scope="module")
+def good_bytes(tmp_path_factory) -> dict[str, bytes]:
+    """An mp4 with its index in front, one with its index at the end, and an mkv; 2 s each, with sound."""
+    folder = tmp_path_factory.mktemp("good")
+    front = {"movflags": "faststart"}
+    return {
+        "front.mp4": write_video(folder / "a.mp4", even_times(2), None, tone(2), options=front).read_bytes(),
+        "end.mp4": write_video(folder / "b.mp4", even_times(2), None, tone(2)).read_bytes(),
+        "a.mkv": write_video(folder / "a.mkv", even_times(2), None, tone(2)).read_bytes(),
+    }
+
+
+@pytest.mark.parametrize("name", ["front.mp4", "end.mp4", "a.mkv"])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_a_file_cut_short_is_never_a_short_recording(tmp_path, good_bytes, name, share):
+    whole = good_bytes[name]
+    (tmp_path / name).write_bytes(whole)
+    assert len(read_whole(tmp_path / name)) == 60
+    (tmp_path / name).write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(errors.TruncatedError, match=f"{name}.*cut short"):
+        read_whole(tmp_path / name)
+
+
+def test_bytes_overwritten_within_a_file_are_damage(tmp_path, good_bytes):
+    damaged = bytearray(good_bytes["front.mp4"])
+    middle = len(damaged) // 2
+    damaged[middle : middle + 8000] = bytes(8000)
+    (tmp_path / "scan.mp4").write_bytes(damaged)
+    with pytest.raises(errors.DamagedError, match=r"scan\.mp4"):
+        read_whole(tmp_path / "scan.mp4")
+
+
+def test_files_that_are_no_recording_are_named(tmp_path):
+    (tmp_path / "text.mp4").write_text("This is no video.\n" * 100)
+    (tmp_path / "empty.mp4").touch()
+    write_video(tmp_path / "sound.mp4", sound=tone(2))
+    soundfile.write(tmp_path / "sound.wav", tone(1), 48_000)
+    expected = {
+        "text.mp4": errors.UnreadableError,
+        "empty.mp4": errors.EmptyRecordingError,
+        "sound.mp4": errors.NoVideoError,
+        "sound.wav": errors.NoVideoError,
+        "absent.mp4": errors.UnreadableError,
+    }
+    for name, error in expected.items():
+        with pytest.raises(error, match=name):
+            opened(tmp_path / name)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may read every file")
+def test_a_file_that_may_not_be_read_is_named(tmp_path):
+    write_video(tmp_path / "scan.mp4", even_times(1)).chmod(0)
+    with pytest.raises(errors.UnreadableError, match=r"scan\.mp4.*may read"):
+        opened(tmp_path / "scan.mp4")
+
+
+# The folder and what lies beside a video.
+
+
+def test_folders_of_scans_and_flat_folders_are_found(tmp_path):
+    for name in ["b/scan.mp4", "b/scan.json", "b/other.mp4", "b/audio.wav", "a/scan.avi", "a/gaze.csv", "a/planes.csv", "flat/2.mkv", "flat/1.MP4", "flat/voice.wav", "flat/readme.txt", "flat/.hidden.mp4", "deep/er/x.dcm", "none/scan.json", "two/1.mp4", "two/2.mp4", "two/gaze.csv"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "void").mkdir()
+    found = {files.name: files for files in find_recordings(tmp_path)}
+    assert list(found) == sorted(found)
+    assert {name: files.video and files.video.name for name, files in found.items()} == {
+        "a": "scan.avi",
+        "b": "scan.mp4",
+        "deep/er/x.dcm": "x.dcm",
+        "flat/1.MP4": "1.MP4",
+        "flat/2.mkv": "2.mkv",
+        "flat/voice.wav": "voice.wav",
+        "none": None,
+        "two": None,
+        "void": None,
+    }
+    assert found["b"].sound.name == "audio.wav"
+    assert (found["a"].gaze.name, found["a"].planes.name, found["b"].notes.name) == (
+        "gaze.csv",
+        "planes.csv",
+        "scan.json",
+    )
+    for name in ("none", "two", "void"):
+        with pytest.raises(errors.NoVideoError, match=name):
+            open_recording(found[name])
+
+
+def test_a_file_in_place_of_a_folder_is_refused(tmp_path):
+    (tmp_path / "a").touch()
+    with pytest.raises(NotADirectoryError, match="folder"):
+        find_recordings(tmp_path / "a")
+
+
+@pytest.fixture()
+def scan(tmp_path) -> Path:
+    return write_video(tmp_path / "s" / "scan.mp4", even_times(1)).parent
+
+
+def test_gaze_planes_and_notes_are_read(scan):
+    (scan / "gaze.csv").write_text("\ufefftime_s,x,y\n0.0,0.5,0.25\n0.1,0.6,0.3\n")
+    (scan / "planes.csv").write_text("label,start_s,end_s,remark\nfemur,0.2,0.9,\n")
+    (scan / "scan.json").write_text(json.dumps({"patient_id": 17, "crop": [0, 2, 60, 64], "depth_cm": 12}))
+    (files,) = find_recordings(scan.parent)
+    recording = open_recording(files)
+    np.testing.assert_array_equal(recording.gaze(), [[0.0, 0.5, 0.25], [0.1, 0.6, 0.3]])
+    (plane,) = recording.planes()
+    assert (plane.start_s, plane.end_s, plane.label) == (0.2, 0.9, "femur")
+    assert recording.notes.patient_id == "17"
+    assert recording.notes.crop == (0, 2, 60, 64)
+
+
+def test_absent_companions_are_none(scan):
+    recording = opened(scan / "scan.mp4")
+    assert recording.gaze() is None
+    assert recording.planes() is None
+    assert recording.sound() is None
+    assert recording.notes.patient_id is None
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("scan.json", "{patient", r"scan\.json is no JSON"),
+        ("scan.json", "[1]", "one JSON object"),
+        ("scan.json", '{"crop": [0, 0, 65, 10]}', "crop.*64 x 64"),
+        ("scan.json", '{"crop": [5, 0, 5, 10]}', "crop"),
+        ("scan.json", '{"crop": [0, 0.5, 5, 10]}', "whole pixels"),
+        ("gaze.csv", "time_s,x\n0,0\n", "lacks the column y"),
+        ("gaze.csv", "time_s,x,y\n0,0,0\n1,left,0\n", r"gaze\.csv, line 3: x is 'left'"),
+        ("gaze.csv", "", "lacks the column time_s, x, y"),
+        ("planes.csv", "start_s,end_s,label\n0,1,femurs\n", "line 2: 'femurs'"),
+        ("planes.csv", "start_s,end_s,label\n1,1,femur\n", "empty"),
+    ],
+)
+def test_a_companion_that_holds_nonsense_is_named(scan, file, text, message):
+    (scan / file).write_text(text)
+    (files,) = find_recordings(scan.parent)
+    with pytest.raises(errors.SidecarError, match=message) as raised:
+        recording = open_recording(files)
+        recording.gaze()
+        recording.planes()
+    assert str(raised.value).startswith("s: ")

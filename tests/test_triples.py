@@ -1,0 +1,265 @@
+"""Rows to triples: order, resumption, choice of frames, and what goes wrong."""
+
+import random
+from itertools import chain, islice, pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from clips_helpers import FRAME_SIZE, flac, make_row, tiny_processor, write_clips, write_small_set
+from hypothesis import given
+from hypothesis import strategies as st
+
+from train.arguments import AugmentationArguments
+from train.triples import (
+    ClipKey,
+    ClipsError,
+    SeededBatches,
+    Triples,
+    check_splits,
+    choose_gallery,
+    data_hash,
+    decode_audio,
+    gallery_batches,
+    list_clips,
+    open_clips,
+    pick_frames,
+    read_rows,
+    training_batches,
+)
+
+UNCHANGED = AugmentationArguments(crop_scale=1.0, brightness=0.0, gamma=0.0)
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_small_set(tmp_path_factory.mktemp("clips"))
+
+
+def triples(**options: object) -> Triples:
+    return Triples(tiny_processor(), 14, FRAME_SIZE, FRAME_SIZE, seed=0, **options)
+
+
+def order(clips: Path, **options: object) -> SeededBatches:
+    return SeededBatches(open_clips(str(clips), "medium", "train"), 24, 5, **{"seed": 0, **options})
+
+
+def ids(batches: SeededBatches, count: int) -> list[list[str]]:
+    return [[row["clip_id"] for _, row in batch] for batch in islice(batches, count)]
+
+
+def test_an_epoch_shows_every_clip_at_most_once_and_each_epoch_has_its_own_order(clips: Path) -> None:
+    batches = ids(order(clips), 8)
+    first, second = list(chain(*batches[:4])), list(chain(*batches[4:]))
+    assert len(set(first)) == len(set(second)) == 20
+    assert first != second
+    assert first != sorted(first)
+    assert ids(order(clips), 8) == ids(order(clips), 8)
+    assert ids(order(clips), 8) != ids(order(clips, seed=1), 8)
+
+
+@pytest.mark.parametrize("start", [1, 3, 4, 6, 9])
+def test_skipping_goes_on_where_the_undisturbed_order_is(clips: Path, start: int) -> None:
+    assert ids(order(clips, start_batch=start), 4) == ids(order(clips), start + 4)[start:]
+
+
+def test_a_small_shuffle_buffer_resumes_too(clips: Path) -> None:
+    options = {"shuffle_buffer_clips": 3}
+    assert ids(order(clips, start_batch=5, **options), 3) == ids(order(clips, **options), 8)[5:]
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_ranks_share_the_clips_out(clips: Path, world_size: int) -> None:
+    """With as many shards as ranks each reads its own; with two ranks and three shards rows are dealt out."""
+    per_rank = [
+        SeededBatches(
+            open_clips(str(clips), "medium", "train"), 24, 4, seed=0, rank=rank, world_size=world_size
+        )
+        for rank in range(world_size)
+    ]
+    seen = [list(chain(*ids(batches, batches.batches_per_epoch))) for batches in per_rank]
+    assert len({clip_id for of_rank in seen for clip_id in of_rank}) == sum(len(of_rank) for of_rank in seen)
+
+
+def test_the_number_of_workers_changes_nothing(clips: Path) -> None:
+    runs = []
+    for workers in (0, 2):
+        loader = training_batches(triples(augmentation=AugmentationArguments()), order(clips), workers)
+        runs.append(list(islice(loader, 6)))
+    for (first_ids, first), (second_ids, second) in zip(*runs, strict=True):
+        assert first_ids == second_ids
+        for name in first:
+            assert torch.equal(first[name], second[name]), name
+
+
+def test_the_loader_leaves_the_model_s_random_state_alone(clips: Path) -> None:
+    state = torch.get_rng_state()
+    next(iter(training_batches(triples(augmentation=AugmentationArguments()), order(clips), 0)))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_kept_clips_give_the_same_batches(clips: Path) -> None:
+    batches = [
+        islice(
+            training_batches(
+                triples(augmentation=AugmentationArguments(), keep_in_memory=keep), order(clips), 0
+            ),
+            9,
+        )
+        for keep in (False, True)
+    ]
+    for (_, plain), (_, kept) in zip(*batches, strict=True):
+        for name in plain:
+            assert torch.equal(plain[name], kept[name]), name
+
+
+def grey_values(pixel_values: torch.Tensor) -> torch.Tensor:
+    """The stored grey values of flat frames (..., channels, height, width), from the processor's output."""
+    processor = tiny_processor().image_processor
+    red = pixel_values[..., 0, 0, 0]
+    return ((red * processor.image_std[0] + processor.image_mean[0]) * 255).round()
+
+
+def test_the_model_sees_the_stored_frames_in_their_order() -> None:
+    example = triples()[0, make_row("a", "s", 0.0)]
+    _, batch = triples().collate([example])
+    assert grey_values(batch["pixel_values_videos"][0]).tolist() == [20 + 10 * i for i in range(14)]
+    assert grey_values(batch["pixel_values"][0]).item() == 20 + 5 * 15
+    assert batch["pixel_values_videos"].shape == (1, 14, 3, FRAME_SIZE, FRAME_SIZE)
+
+
+def test_training_takes_other_frames_each_epoch_but_the_same_in_the_same() -> None:
+    training = triples(augmentation=UNCHANGED)
+    row = make_row("a", "s", 0.0)
+    taken = set()
+    for epoch in range(12):
+        first, again = training[epoch, row], training[epoch, row]
+        assert torch.equal(first["video"], again["video"]) and torch.equal(first["image"], again["image"])
+        taken.add((first["video"][0, 0, 0, 0].item(), first["image"][0, 0, 0].item()))
+    assert {phase for phase, _ in taken} == {20, 25}
+    assert len(taken) > 6
+
+
+@given(st.integers(1, 20), st.integers(0, 60), st.integers())
+def test_picked_frames_are_evenly_spaced_and_never_hold_the_single_one(
+    num: int, more: int, seed: int
+) -> None:
+    stored = num + more
+    for draw in (None, random.Random(seed)):
+        video, image = pick_frames(stored, num, draw)
+        gaps = {after - before for before, after in pairwise(video)}
+        assert len(video) == len(set(video)) == num
+        assert video[0] >= 0 and video[-1] < stored and 0 <= image < stored
+        assert gaps <= {stored // num, stored // num + 1}
+        assert (image in video) == (more == 0)
+
+
+def test_too_few_stored_frames_name_the_clip() -> None:
+    with pytest.raises(ClipsError, match=r"Clip short .*13 frames .*14"):
+        triples()[0, make_row("short", "s", 0.0, stored=13)]
+
+
+def test_a_damaged_picture_names_the_clip() -> None:
+    row = make_row("torn", "s", 0.0)
+    row["frames"][0]["bytes"] = row["frames"][0]["bytes"][:20]
+    with pytest.raises(ClipsError, match="Clip torn"):
+        triples()[0, row]
+
+
+def test_a_damaged_sound_names_the_clip() -> None:
+    row = make_row("torn", "s", 0.0)
+    row["audio"]["bytes"] = b"nothing like FLAC"
+    with pytest.raises(ClipsError, match="Clip torn"):
+        triples()[0, row]
+
+
+def test_sound_of_another_rate_is_refused() -> None:
+    row = make_row("slow", "s", 0.0)
+    row["audio"]["bytes"] = flac(np.zeros(6400), sampling_rate_hz=16_000)
+    with pytest.raises(ClipsError, match=r"Clip slow .*16000 Hz"):
+        triples()[0, row]
+
+
+def test_stereo_is_averaged() -> None:
+    left, right = np.full(640, 0.5), np.full(640, -0.25)
+    waveform = decode_audio({"bytes": flac(np.stack([left, right], axis=1)), "path": None})
+    assert waveform.shape == (640,) and np.allclose(waveform, 0.125, atol=1e-4)
+
+
+def test_clips_without_usable_sound_are_masked_and_their_features_are_zero() -> None:
+    rows = [make_row("a", "s", 0.0), make_row("b", "s", 1.0, sound=False), make_row("c", "s", 2.0)]
+    rows[2]["audio"]["bytes"] = flac(np.zeros(6400))
+    ((_, batch),) = gallery_batches(triples(), rows, 3)
+    assert batch["audio_mask"].tolist() == [True, False, False]
+    assert batch["input_features"].shape == (3, 21, 64)
+    assert (batch["input_features"][1:] == 0).all() and (batch["input_features"][0] != 0).any()
+    ((_, batch),) = gallery_batches(triples(minimum_speech_fraction=0.6), rows, 3)
+    assert not batch["audio_mask"].any()
+
+
+def test_features_are_the_processor_s_own() -> None:
+    row = make_row("a", "s", 0.0)
+    ((_, batch),) = gallery_batches(triples(), [row], 1)
+    expected = tiny_processor()(audio=[decode_audio(row["audio"])], sampling_rate=32_000, return_tensors="pt")
+    assert torch.equal(batch["input_features"], expected["input_features"])
+
+
+def test_listing_and_reading_name_the_same_clips(clips: Path) -> None:
+    keys = list_clips(str(clips), "medium", "validation")
+    assert len(keys) == 8 and keys[3] == ClipKey("validation3", "validation_scan3", 3.0)
+    rows = read_rows(str(clips), "medium", "validation", ["validation5", "validation2"])
+    assert [row["clip_id"] for row in rows] == ["validation5", "validation2"]
+    assert isinstance(rows[0]["frames"][0]["bytes"], bytes)
+
+
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=30), st.integers(2, 60))
+def test_the_gallery_takes_five_or_more_a_scan_where_it_can(sizes: list[int], wanted: int) -> None:
+    keys = [
+        ClipKey(f"{scan}-{i}", f"{scan:02d}", float(i))
+        for scan, size in enumerate(sizes)
+        for i in range(size)
+    ]
+    chosen = choose_gallery(keys, wanted)
+    counts = [sum(key.scan_id == f"{scan:02d}" for key in chosen) for scan in range(len(sizes))]
+    assert len(chosen) == len(set(chosen)) == min(wanted, len(keys))
+    rich = [count for count, size in zip(counts, sizes, strict=True) if size >= 5 and count]
+    assert sum(count < 5 for count in rich) <= 1, "only the scan that fills the last places may have fewer"
+    if sum(size for size in sizes if size >= 5) >= wanted:
+        assert not any(count for count, size in zip(counts, sizes, strict=True) if size < 5)
+    assert chosen == choose_gallery(keys[::-1], wanted)
+
+
+def test_what_is_not_there_is_said_with_what_is(clips: Path, tmp_path: Path) -> None:
+    with pytest.raises(ClipsError, match=r"'large'.*Available: \['medium'\].*prepare_clips"):
+        open_clips(str(clips), "large", "train")
+    with pytest.raises(ClipsError, match="'test'"):
+        open_clips(str(clips), "medium", "test")
+    with pytest.raises(ClipsError, match="empty"):
+        (tmp_path / "empty").mkdir()
+        open_clips(str(tmp_path / "empty"), "medium", "train")
+    with pytest.raises(ClipsError, match=r"no folder here.*nowhere"):
+        open_clips(str(tmp_path / "nowhere"), "medium", "train")
+
+
+def test_too_few_clips_for_a_batch_are_counted(clips: Path) -> None:
+    with pytest.raises(ClipsError, match="24 training clips, fewer than a batch of 32 on each of 1 process"):
+        SeededBatches(open_clips(str(clips), "medium", "train"), 24, 32, seed=0)
+
+
+def test_a_scan_on_both_sides_is_refused() -> None:
+    with pytest.raises(ClipsError, match="shared"):
+        check_splits([ClipKey("a", "shared", 0.0)], [ClipKey("b", "shared", 1.0), ClipKey("c", "x", 1.0)])
+    with pytest.raises(ClipsError, match="1 held-out"):
+        check_splits([ClipKey("a", "one", 0.0)], [ClipKey("b", "two", 1.0)])
+
+
+def test_the_data_hash_is_the_one_written_with_the_clips_or_follows_the_files(tmp_path: Path) -> None:
+    row = make_row("a", "s", 0.0)
+    first = write_clips(tmp_path / "first", [[row]], [[row]])
+    second = write_clips(tmp_path / "second", [[row, row]], [[row]])
+    assert (
+        data_hash(str(first), "medium") == data_hash(str(first), "medium") != data_hash(str(second), "medium")
+    )
+    (first / "data" / "medium" / "info.json").write_text('{"data_hash": "abc"}')
+    assert data_hash(str(first), "medium") == "abc"

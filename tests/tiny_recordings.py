@@ -1,0 +1,89 @@
+"""Small media files for the tests of the preparation, whose pictures carry the number of their frame."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+SIZE = 64
+BITS = 8
+CLOCK_HZ = 90_000
+
+
+def numbered_picture(number: int) -> np.ndarray:
+    """(64, 64, 3) uint8: eight upright bars, white where the number has a 1, the lowest bit on the left."""
+    bars = [(number >> bit) & 1 for bit in range(BITS)]
+    row = np.repeat(np.array(bars, dtype=np.uint8) * 255, SIZE // BITS)
+    return np.repeat(np.tile(row, (SIZE, 1))[:, :, None], 3, axis=2)
+
+
+def number_of(picture: np.ndarray) -> int:
+    """The number that `numbered_picture` drew, after any coding and scaling to another square."""
+    width = picture.shape[1] // BITS
+    bars = [picture[:, bit * width : (bit + 1) * width].mean() > 127 for bit in range(BITS)]
+    return sum(int(bar) << bit for bit, bar in enumerate(bars))
+
+
+def tone(seconds: float, sampling_rate_hz: int = 48_000) -> np.ndarray:
+    """(samples,) float32, a quiet 440 Hz tone."""
+    times = np.arange(round(seconds * sampling_rate_hz)) / sampling_rate_hz
+    return (0.1 * np.sin(2 * np.pi * 440 * times)).astype(np.float32)
+
+
+def click(seconds: float, at_s: float, sampling_rate_hz: int = 48_000) -> np.ndarray:
+    """(samples,) float32, silence but for 2 ms of 3 kHz around `at_s`."""
+    times = np.arange(round(seconds * sampling_rate_hz)) / sampling_rate_hz - at_s
+    return (0.9 * np.cos(2 * np.pi * 3000 * times) * (np.abs(times) < 0.001)).astype(np.float32)
+
+
+def write_video(
+    path: Path,
+    times_s: np.ndarray | None = None,
+    pictures: list[np.ndarray] | None = None,
+    sound: np.ndarray | None = None,
+    sound_start_s: float = 0.0,
+    sampling_rate_hz: int = 48_000,
+    codecs: tuple[str, str] = ("libx264", "aac"),
+    options: dict[str, str] | None = None,
+) -> Path:
+    """Write a media file; each frame has exactly the time stamp given, and the sound starts at `sound_start_s`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w", options=options or {}) as container:
+        video = None if times_s is None else _video_stream(container, codecs[0], pictures)
+        audio = (
+            None if sound is None else container.add_stream(codecs[1], rate=sampling_rate_hz, layout="mono")
+        )
+        # Both tracks are written side by side, as a machine writes them: a file cut short loses both.
+        ends_s = [] if times_s is None else list(times_s)
+        for index, time_s in enumerate(ends_s):
+            frame = av.VideoFrame.from_ndarray(pictures[index] if pictures else numbered_picture(index % 256))
+            frame.pts, frame.time_base = round(time_s * CLOCK_HZ), Fraction(1, CLOCK_HZ)
+            container.mux(video.encode(frame))
+        for first in range(0, 0 if sound is None else len(sound), 1024):
+            container.mux(audio.encode(_sound_frame(sound, first, sound_start_s, sampling_rate_hz)))
+        for stream in filter(None, (video, audio)):
+            container.mux(stream.encode(None))
+    return path
+
+
+def _video_stream(container, codec: str, pictures: list[np.ndarray] | None) -> av.VideoStream:
+    stream = container.add_stream(codec, rate=30)
+    stream.height, stream.width = pictures[0].shape[:2] if pictures else (SIZE, SIZE)
+    stream.pix_fmt = "yuv420p"
+    stream.time_base = stream.codec_context.time_base = Fraction(1, CLOCK_HZ)
+    if codec == "libx264":
+        stream.options = {"preset": "ultrafast", "crf": "10"}
+    return stream
+
+
+def _sound_frame(sound: np.ndarray, first: int, start_s: float, sampling_rate_hz: int) -> av.AudioFrame:
+    frame = av.AudioFrame.from_ndarray(sound[None, first : first + 1024].copy(), format="fltp", layout="mono")
+    frame.sample_rate, frame.time_base = sampling_rate_hz, Fraction(1, sampling_rate_hz)
+    frame.pts = first + round(start_s * sampling_rate_hz)
+    return frame
+
+
+def even_times(seconds: float, frames_per_second: float = 30, start_s: float = 0.0) -> np.ndarray:
+    """Time stamps of a constant rate."""
+    return start_s + np.arange(round(seconds * frames_per_second)) / frames_per_second
