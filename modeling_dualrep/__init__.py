@@ -38,7 +38,7 @@ for _config, _model in (
 AutoModelForImageClassification.register(DualRepConfig, DualRepForImageClassification)
 AutoModelForVideoClassification.register(DualRepConfig, DualRepForVideoClassification)
 AutoFeatureExtractor.register(DualRepConfig, DualRepFeatureExtractor)
-AutoImageProcessor.register(DualRepConfig, DualRepImageProcessor)
+AutoImageProcessor.register(DualRepConfig, image_processor_classes={"torchvision": DualRepImageProcessor})
 AutoVideoProcessor.register(DualRepConfig, DualRepVideoProcessor)
 AutoProcessor.register(DualRepConfig, DualRepProcessor)
 

@@ -5,40 +5,33 @@ from torch import Tensor
 from torch.distributed.nn.functional import all_gather
 
 
-def gather_rows(rows: Tensor) -> Tensor:
+def gather_rows(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """The rows of all processes in order of rank; their gradient goes back to the process they came from.
 
-    Outside of distributed training the rows themselves. Every process must hold as many rows as the others, and
-    average the gradients of its parameters, as DistributedDataParallel does: the loss of the gathered rows then has
-    the gradient that one process with all the rows would get.
+    Outside of distributed training, the rows themselves. The processes must average the gradients of their
+    parameters, as DistributedDataParallel does: a loss of the gathered rows then has the gradient that one
+    process with all the rows would get.
 
     Args:
-        rows: (batch, ...) of this process.
+        tensors: (batch, ...) each, by name; the same names and batch size in every process.
 
     Returns:
-        (processes * batch, ...).
+        (processes * batch, ...) each, by the same names.
 
     Raises:
-        ValueError: the processes hold different numbers of rows.
+        ValueError: the processes hold batches of different sizes.
     """
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return rows
-    if torch.distributed.get_world_size() == 1:
-        return rows
-    counts = [
-        torch.zeros((), dtype=torch.long, device=rows.device)
-        for _ in range(torch.distributed.get_world_size())
-    ]
-    torch.distributed.all_gather(counts, torch.tensor(len(rows), device=rows.device))
-    if len({int(count) for count in counts}) > 1:
+    distributed = torch.distributed
+    if not distributed.is_initialized() or distributed.get_world_size() == 1:
+        return tensors
+    _require_equal_batches(next(iter(tensors.values())))
+    return {name: torch.cat(all_gather(rows.contiguous())) for name, rows in tensors.items()}
+
+
+def _require_equal_batches(rows: Tensor) -> None:
+    sizes = torch.cat(all_gather(torch.tensor([len(rows)], device=rows.device))).tolist()
+    if len(set(sizes)) > 1:
         raise ValueError(
-            f"The processes hold batches of {[int(count) for count in counts]} rows, but the losses need equal ones: "
-            "drop the last incomplete batch."
+            f"The processes hold batches of {sizes} rows, but the losses need equally many: "
+            "drop the last, incomplete batch."
         )
-    return torch.cat(all_gather(rows.contiguous())) if rows.requires_grad else _gather_constants(rows)
-
-
-def _gather_constants(rows: Tensor) -> Tensor:
-    gathered = [torch.empty_like(rows) for _ in range(torch.distributed.get_world_size())]
-    torch.distributed.all_gather(gathered, rows.contiguous())
-    return torch.cat(gathered)

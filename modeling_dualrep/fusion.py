@@ -1,14 +1,14 @@
 """Residual fusion (eq. 1-2) and the similarity heads (section 2.3) of Gridach et al., 2024."""
 
 from torch import Tensor, nn
-from torch.nn.functional import linear, normalize
+from torch.nn.functional import batch_norm, linear, normalize
 
 
 class ResidualFusion(nn.Module):
     """Video with another modality (eq. 1-2): F_vo = F_o + W [F_o / |F_o| ; F_v / |F_v|] + b.
 
-    What is concatenated is L2-normalised, and its linear projection is added to the raw embedding of the other
-    modality, as in the method's public ancestor (compositional contrastive learning, Chen et al., 2021).
+    What is concatenated is L2-normalised, and its linear projection is added to the raw embedding of the
+    other modality, as in the method's public ancestor (compositional contrastive learning, Chen et al., 2021).
 
     Args:
         dim: size of the embeddings.
@@ -24,9 +24,10 @@ class ResidualFusion(nn.Module):
         return other_part + video_part
 
     def parts(self, other: Tensor, video: Tensor) -> tuple[Tensor, Tensor]:
-        """What `other` and what `video` add to the fused embedding: their sum is it, since the projection is linear.
+        """What `other` and what `video` add to the fused embedding, each (batch, dim).
 
-        So every pairing of the rows of the one with the rows of the other can be had from two (batch, dim) tensors.
+        The projection is linear, so the fused embedding is their sum, and that of any row of `other` with any
+        row of `video` is the sum of the two rows.
         """
         of_other, of_video = self.projection.weight.chunk(2, dim=1)
         other_part = other + linear(normalize(other, dim=1), of_other, self.projection.bias)
@@ -46,8 +47,17 @@ class SimilarityHead(nn.Module):
         self.norm = nn.BatchNorm1d(dim)
 
     def forward(self, embeds: Tensor) -> Tensor:
-        """(batch, dim) to the same."""
-        return self.norm(self.linear(embeds))
+        """(batch, dim) to the same.
+
+        In training a single row, which has no statistics of its own, is normalised with the running ones.
+        """
+        embeds = self.linear(embeds)
+        if len(embeds) > 1:
+            return self.norm(embeds)
+        norm = self.norm
+        return batch_norm(
+            embeds, norm.running_mean, norm.running_var, norm.weight, norm.bias, training=False, eps=norm.eps
+        )
 
 
 __all__ = ["ResidualFusion", "SimilarityHead"]

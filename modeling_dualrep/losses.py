@@ -1,8 +1,8 @@
 """Equations 3-6 and 11-12 of Gridach et al., 2024, as plain functions of tensors.
 
 Readings of the paper: equations 3-6 leave the positive out of the denominator, so that loss may be negative;
-equation 11 is printed garbled and is read like equation 12. All similarities are cosines, computed in float32 at
-least whatever the precision around them, so that a temperature of 0.01 overflows nothing.
+equation 11 is printed garbled and is read like equation 12. All similarities are cosines, computed in float32
+at least whatever the precision around them, so that a temperature of 0.01 overflows nothing.
 """
 
 import torch
@@ -13,8 +13,8 @@ from torch.nn.functional import normalize
 def contrastive_loss(anchors: Tensor, candidates: Tensor, temperature: float = 0.1) -> Tensor:
     """Contrastive loss of one direction (eq. 3-6).
 
-    The mean over i of -log(exp(s_ii / t) / sum over j != i of exp(s_ij / t)), where s_ij is the cosine of anchor i
-    and candidate j.
+    The mean over i of -log(exp(s_ii / t) / sum over j != i of exp(s_ij / t)), where s_ij is the cosine of
+    anchor i and candidate j.
 
     Args:
         anchors, candidates: (batch, dim); row i of the one belongs to row i of the other.
@@ -43,8 +43,8 @@ def triplet_ranking_loss(
 ) -> Tensor:
     """Triplet ranking loss of both directions (eq. 11-12).
 
-    The mean over i of [m - s_ii + s_in]_+ + [m - s_ii + s_ni]_+, where s_ij is the cosine of video i and other j,
-    and n is the hardest negative of the direction: the one most similar to its anchor.
+    The mean over i of [m - s_ii + s_in]_+ + [m - s_ii + s_ni]_+, where s_ij is the cosine of video i and
+    other j, and n is the hardest negative of the direction: the one most similar to its anchor.
 
     Args:
         video, other: (batch, dim); row i of the one belongs to row i of the other.
@@ -70,7 +70,7 @@ def triplet_ranking_loss(
 
 
 def cosine_similarities(rows: Tensor, columns: Tensor) -> Tensor:
-    """Cosines of every row of the one with every row of the other: (batch, dim) twice to (batch, batch).
+    """Cosines of every row of the one with every row of the other, both (batch, dim): (batch, batch).
 
     Raises:
         ValueError: unequal shapes.
@@ -87,8 +87,8 @@ def cosine_similarities(rows: Tensor, columns: Tensor) -> Tensor:
 def anchored_similarities(video: Tensor, other_parts: Tensor, video_parts: Tensor) -> Tensor:
     """Cosines of video k with candidate j fused with video k, for all pairs: (batch, batch).
 
-    Candidate j for anchor k is A_j + V_k, the two parts of `ResidualFusion.parts`. Its product with the anchor and
-    its norm follow from products of matrices, so no tensor of (batch, batch, dim) is made.
+    Candidate j for anchor k is A_j + V_k, the two parts of `ResidualFusion.parts`. Its product with the anchor
+    and its norm follow from products of matrices, so no tensor of (batch, batch, dim) is made.
 
     Args:
         video: embeddings of the anchors, (batch, dim).

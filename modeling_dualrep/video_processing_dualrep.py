@@ -1,6 +1,7 @@
 """Clips of any length, size and colour to the video tower's input."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,20 +52,31 @@ class DualRepVideoProcessor(FrameProcessorMixin, BaseVideoProcessor):
                 "fps cannot be chosen, since the model takes a fixed number of frames: num_frames."
             )
         if metadata.total_num_frames < 1:
-            raise ValueError(
-                "A video does not say how many frames it has: read it yourself and pass its frames."
-            )
+            raise ValueError("it does not say how many frames it has; decode it, and pass its frames.")
         count = self.num_frames if num_frames is None else num_frames
         return np.arange(count) * metadata.total_num_frames // count
 
     def fetch_videos(self, video_url_or_urls: Any, sample_indices_fn: Callable | None = None) -> Any:
-        """Reads video files with PyAV, which brings its own FFmpeg."""
+        """Reads video files with PyAV, which brings its own FFmpeg.
+
+        Raises:
+            ValueError: a file cannot be read, or ends before the frames it says to have.
+        """
         if isinstance(video_url_or_urls, list):
             videos = [self.fetch_videos(url, sample_indices_fn) for url in video_url_or_urls]
             return [list(part) for part in zip(*videos, strict=True)]
-        frames, metadata = load_video(video_url_or_urls, backend="pyav", sample_indices_fn=sample_indices_fn)
+        try:
+            frames, metadata = load_video(
+                video_url_or_urls, backend="pyav", sample_indices_fn=sample_indices_fn
+            )
+        except (IndexError, OSError, TypeError, ValueError) as error:
+            raise ValueError(f"{video_url_or_urls} cannot be read as a video: {error}") from error
         # The reader returns a frame once, however often it was asked for.
-        _, occurrence = np.unique(metadata.frames_indices, return_inverse=True)
+        wanted, occurrence = np.unique(metadata.frames_indices, return_inverse=True)
+        if len(frames) < len(wanted):
+            raise ValueError(
+                f"{video_url_or_urls} ends before the {metadata.total_num_frames} frames it says to have."
+            )
         return frames[occurrence], metadata
 
     def _decode_and_sample_videos(self, videos: Any, *args: Any, **kwargs: Any) -> Any:
@@ -82,8 +94,8 @@ class DualRepVideoProcessor(FrameProcessorMixin, BaseVideoProcessor):
 
 def _as_clips(videos: Any) -> list[Any]:
     """A list of clips, each with a channel axis or a path, whatever way one or several were given."""
-    if isinstance(videos, str):
-        return [videos]
+    if isinstance(videos, str | Path):
+        return [_as_clip(videos)]
     if _is_array(videos) and videos.ndim == 5:
         return list(videos)
     if _is_array(videos) or _is_frame(videos) or (_is_sequence(videos) and videos and _is_frame(videos[0])):
@@ -95,8 +107,8 @@ def _as_clips(videos: Any) -> list[Any]:
 
 def _as_clip(clip: Any) -> Any:
     """One clip with a channel axis, or the path of one."""
-    if isinstance(clip, str):
-        return clip
+    if isinstance(clip, str | Path):
+        return str(clip)
     if _is_sequence(clip) and clip and all(_is_frame(frame) for frame in clip):
         return _stack(clip)
     if _is_array(clip) and clip.ndim == 3 and len(clip) and clip.shape[-1] not in CHANNEL_COUNTS:
@@ -112,7 +124,10 @@ def _as_clip(clip: Any) -> Any:
 
 def _stack(frames: Any) -> np.ndarray:
     """The frames of one clip as one array (frames, ...) with a channel axis."""
-    arrays = [np.asarray(convert_to_rgb(frame) if isinstance(frame, Image) else frame) for frame in frames]
+    arrays = [
+        convert_to_rgb(frame, return_numpy=True) if isinstance(frame, Image) else np.asarray(frame)
+        for frame in frames
+    ]
     arrays = [array[None] if array.ndim == 2 else array for array in arrays]
     shapes = sorted({array.shape for array in arrays})
     if len(shapes) > 1:

@@ -1,0 +1,271 @@
+"""Frames and sound of a media file on one clock, read in one pass with the FFmpeg libraries that PyAV brings.
+
+Times here are those of the container (`pts * time_base`); `recordings` shifts them so that the first frame
+of the video is at zero. Nothing holds more of a file than a few frames or the sound of one clip.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import av
+import numpy as np
+
+from datasets_scripts.recording_errors import (
+    DamagedError,
+    EmptyRecordingError,
+    NoVideoError,
+    RecordingError,
+    TruncatedError,
+    UnreadableError,
+)
+
+# A header may round its duration; more than this missing at the end is a file cut short.
+DURATION_TOLERANCE_S = 0.1
+# Time stamps of sound are rounded to milliseconds in some containers; beyond this the sound did jump.
+SOUND_JUMP_S = 0.01
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture of a recording.
+
+    `time_s` is its time stamp, `duration_s` how long it stays (0 where the file does not say), and
+    `read_pixels()` converts it to (height, width, 3) uint8 RGB: only frames that are kept are converted.
+    """
+
+    time_s: float
+    duration_s: float
+    read_pixels: Callable[[], np.ndarray]
+
+
+@dataclass(frozen=True)
+class VideoStart:
+    """What the first frame of a video tells: its time on the container's clock, its size in pixels."""
+
+    time_s: float
+    width: int
+    height: int
+
+
+@contextmanager
+def _opened(path: Path, name: str) -> Iterator[av.container.InputContainer]:
+    """The opened container; whatever fails on the bytes of the file leaves as a RecordingError."""
+    try:
+        # Titles and names in other encodings are of no interest, and must not stop the reading.
+        container = av.open(str(path), metadata_errors="ignore")
+    except Exception as error:
+        raise _opening_error(path, name) from error
+    with container:
+        try:
+            yield container
+        except RecordingError:
+            raise
+        except Exception as error:  # the bytes are foreign and so are the decoders: any failure is the file's
+            raise DamagedError(
+                f"{name}: bytes inside the file cannot be decoded; copy it again from the machine."
+            ) from error
+
+
+def _opening_error(path: Path, name: str) -> RecordingError:
+    with path.open("rb") as file:
+        head = file.read(12)
+    if head[4:8] == b"ftyp":
+        return TruncatedError(
+            f"{name}: the file is cut short: its index (moov), at the end of an mp4, is missing; "
+            "copy it again from the machine."
+        )
+    return UnreadableError(
+        f"{name}: this is no video that FFmpeg reads, whatever its name ends in; export it again as mp4."
+    )
+
+
+def _video_stream(container: av.container.InputContainer, name: str) -> av.VideoStream:
+    """The video stream FFmpeg thinks best (the largest, unless another is marked as default)."""
+    stream = container.streams.best("video")
+    if stream is None or stream.disposition & av.stream.Disposition.attached_pic:
+        raise NoVideoError(
+            f"{name}: the file holds no video, at most sound; put the video of the scan beside it."
+        )
+    stream.codec_context.thread_count = 1  # recordings are read side by side, one a process
+    return stream
+
+
+def video_start(path: Path, name: str) -> VideoStart:
+    """Read as far as the first frame.
+
+    Raises:
+        RecordingError: the file is no video, holds none, or its first frame cannot be decoded.
+    """
+    frame = next(video_frames(path, name))
+    height, width = frame.read_pixels().shape[:2]
+    return VideoStart(frame.time_s, width, height)
+
+
+def has_sound(path: Path, name: str) -> bool:
+    """Whether the file has a sound track."""
+    with _opened(path, name) as container:
+        return bool(container.streams.audio)
+
+
+def video_frames(path: Path, name: str) -> Iterator[Frame]:
+    """Every frame of the best video stream in the order of time, on the container's clock.
+
+    Raises:
+        TruncatedError: the file ends before its header says so (raised after the frames that are there).
+        DamagedError: a frame cannot be decoded, or only in part.
+        EmptyRecordingError: there is no frame at all.
+    """
+    with _opened(path, name) as container:
+        stream = _video_stream(container, name)
+        last_s, read_to_s = None, 0.0
+        for packet in container.demux(_streams_to_watch(container, stream)):
+            read_to_s = max(read_to_s, _packet_end_s(packet, name))
+            if packet.stream.index != stream.index:
+                continue
+            for frame in packet.decode():
+                time_s = _frame_time_s(frame, name)
+                if last_s is None or time_s > last_s:  # a repeated time stamp adds nothing to be chosen
+                    yield Frame(time_s, _duration_s(frame), partial(frame.to_ndarray, format="rgb24"))
+                    last_s = time_s
+        if last_s is None:
+            raise EmptyRecordingError(f"{name}: the file holds no picture that can be decoded; leave it out.")
+        _check_end(_promised_end_s(container, stream), read_to_s, name)
+
+
+def _streams_to_watch(
+    container: av.container.InputContainer, stream: av.VideoStream
+) -> list[av.stream.Stream]:
+    """The streams whose packets tell whether the file is whole: all, where only the file has a duration."""
+    return [stream] if stream.duration is not None else [*container.streams]
+
+
+def _packet_end_s(packet: av.Packet, name: str) -> float:
+    if packet.is_corrupt:
+        raise TruncatedError(
+            f"{name}: the file is cut short in the middle of a packet; copy it again from the machine."
+        )
+    start = packet.dts if packet.pts is None else packet.pts
+    return 0.0 if start is None else float((start + (packet.duration or 0)) * packet.time_base)
+
+
+def _frame_time_s(frame: av.VideoFrame, name: str) -> float:
+    if frame.is_corrupt:
+        raise DamagedError(
+            f"{name}: a frame near {frame.time} s is damaged; copy the file again from the machine."
+        )
+    if frame.pts is None:
+        raise DamagedError(f"{name}: its frames have no time stamps; export it again as mp4.")
+    return float(frame.pts * frame.time_base)
+
+
+def _duration_s(frame: av.VideoFrame) -> float:
+    return float(frame.duration * frame.time_base)
+
+
+def _promised_end_s(container: av.container.InputContainer, stream: av.stream.Stream) -> float:
+    """The end of the stream by the header, or that of the whole file; what was sent live promises nothing."""
+    if stream.duration is not None:
+        return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+    return (container.duration or 0) / av.time_base
+
+
+def _check_end(promised_s: float, read_to_s: float, name: str) -> None:
+    if read_to_s < promised_s - DURATION_TOLERANCE_S:
+        raise TruncatedError(
+            f"{name}: the file is cut short: its header promises {promised_s:.1f} s and "
+            f"{read_to_s:.1f} s can be read; copy it again from the machine."
+        )
+
+
+def sound_chunks(
+    path: Path, name: str, origin_s: float, sampling_rate_hz: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """The first sound track, mono and resampled, piece by piece.
+
+    Args:
+        origin_s: the time on the container's clock that is to be sample 0.
+
+    Yields:
+        (index of the first sample, float32 samples). The index follows the time stamps: sound that starts
+        late or jumps is placed where it belongs, and what is missing is simply not yielded.
+
+    Raises:
+        TruncatedError, DamagedError: as `video_frames` does.
+    """
+    with _opened(path, name) as container:
+        stream = container.streams.audio[0]
+        stream.codec_context.thread_count = 1
+        run, read_to_s = None, 0.0
+        for packet in container.demux(stream):
+            read_to_s = max(read_to_s, _packet_end_s(packet, name))
+            for frame in packet.decode():
+                if run is None or not run.goes_on_with(frame):
+                    if run is not None:
+                        yield from run.resampled(None)
+                    run = _SoundRun(frame, origin_s, sampling_rate_hz)
+                yield from run.resampled(frame)
+        if run is not None:
+            yield from run.resampled(None)
+        if stream.duration is not None:  # the end of the whole file may be that of the video
+            _check_end(_promised_end_s(container, stream), read_to_s, name)
+
+
+class _SoundRun:
+    """Sound without a jump in its time stamps, resampled as one so that no click arises between frames."""
+
+    def __init__(self, frame: av.AudioFrame, origin_s: float, sampling_rate_hz: int):
+        self._resampler = av.AudioResampler(format="flt", layout="mono", rate=sampling_rate_hz)
+        self._end_s = 0.0 if frame.time is None else frame.time
+        self._next_sample = round((self._end_s - origin_s) * sampling_rate_hz)
+
+    def goes_on_with(self, frame: av.AudioFrame) -> bool:
+        return frame.time is None or abs(frame.time - self._end_s) < SOUND_JUMP_S
+
+    def resampled(self, frame: av.AudioFrame | None) -> Iterator[tuple[int, np.ndarray]]:
+        """What the resampler gives for this frame; None flushes it."""
+        if frame is not None:
+            self._end_s += frame.samples / frame.sample_rate
+        for part in self._resampler.resample(frame):
+            samples = part.to_ndarray()[0]
+            yield self._next_sample, samples
+            self._next_sample += len(samples)
+
+
+class SoundWindows:
+    """Windows of a sound in the order of time, cut out of its chunks in one pass."""
+
+    def __init__(self, chunks: Iterator[tuple[int, np.ndarray]], sampling_rate_hz: int):
+        self._chunks = chunks
+        self._held: deque[tuple[int, np.ndarray]] = deque()
+        self._sampling_rate_hz = sampling_rate_hz
+
+    def window(self, start_s: float, seconds: float) -> np.ndarray | None:
+        """The samples of `start_s` to `start_s + seconds`; calls must come in the order of `start_s`.
+
+        Returns:
+            (round(seconds * rate),) float32, zero where the track has a gap; None where less than half of the
+            window has sound: silence that nobody recorded must not pass for a sonographer who is silent.
+        """
+        first, length = round(start_s * self._sampling_rate_hz), round(seconds * self._sampling_rate_hz)
+        self._hold(first, first + length)
+        window, covered = np.zeros(length, dtype=np.float32), 0
+        for begin, samples in self._held:
+            left, right = max(begin, first), min(begin + len(samples), first + length)
+            if left < right:
+                window[left - first : right - first] = samples[left - begin : right - begin]
+                covered += right - left
+        return window if 2 * covered >= length else None
+
+    def _hold(self, first: int, last: int) -> None:
+        while self._held and self._held[0][0] + len(self._held[0][1]) <= first:
+            self._held.popleft()
+        while not self._held or self._held[-1][0] + len(self._held[-1][1]) < last:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return
+            if chunk[0] + len(chunk[1]) > first:
+                self._held.append(chunk)
