@@ -2,18 +2,20 @@
 
     python -m datasets_scripts.simulate_scans OUT --scans 8 --seed 0 --preview sheet.png
 
-Each scan is a folder: `scan.mp4` (H.264 and AAC), `planes.csv`, `gaze.csv`, `remarks.csv` (what is said, for checks;
-nothing trains on it) and `scan.json`. The same seed gives the same recordings on any number of workers. What a scan
-shows, how it looks, how the probe moves, who speaks and what is said are drawn apart, so that the voice tells nothing
-of the pictures, and other shares of speech leave pictures, voice and times as they are.
+Each scan is a folder: `scan.mp4` (H.264 and AAC), `planes.csv`, `gaze.csv`, `remarks.csv` (what is said, for
+checks; nothing trains on it) and `scan.json`. The same seed gives the same recordings on any number of
+workers. What a scan shows, how it looks, how the probe moves, who speaks and what is said are drawn apart, so
+that the voice tells nothing of the pictures, and other shares of speech change no picture, voice or time.
 """
 
 import argparse
 import csv
 import dataclasses
+import inspect
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -47,7 +49,7 @@ class SimulationParameters:
         seed: of everything; scan number n is the same whatever `scans` is.
         scan_seconds: length of a scan.
         image_size: height and width of the picture in pixels, an even number.
-        frames_per_second: of the video.
+        frames_per_second: how many pictures of the video make a second.
         hold_seconds: range of the time that the probe holds a plane.
         search_seconds: range of the time from one plane to the next.
         repeat_share: share of the scans that are of the same patient as the scan before.
@@ -112,21 +114,22 @@ def simulate_scans(
 
     Args:
         output_dir: a folder that is not there yet, or is empty.
-        indices: numbers of the scans to write; None writes all of `parameters.scans`.
+        indices: numbers of the scans to write, each below `parameters.scans`; None writes all of them.
         workers: processes; None takes one a core.
 
     Returns:
         The folders of the scans, in order.
 
     Raises:
-        SimulationError: the folder holds something already.
+        SimulationError: the folder holds something already, an index is none of the scans or comes twice, or
+            there are no workers.
     """
     output_dir = Path(output_dir)
-    if output_dir.exists() and any(output_dir.iterdir()):
-        raise SimulationError(f"The folder {output_dir} is not empty: give another, or remove it first.")
-    output_dir.mkdir(parents=True, exist_ok=True)
     wanted = range(parameters.scans) if indices is None else indices
-    workers = min(workers or multiprocessing.cpu_count(), max(1, len(wanted)))
+    workers = multiprocessing.cpu_count() if workers is None else workers
+    _check(output_dir, wanted, parameters.scans, workers)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    workers = min(workers, max(1, len(wanted)))
     patients = _patient_numbers(parameters)
     jobs = [(output_dir, parameters, index, patients[index]) for index in wanted]
     folders: list[Path] = []
@@ -137,16 +140,34 @@ def simulate_scans(
     return sorted(folders)
 
 
+def _check(output_dir: Path, indices: Sequence[int], scans: int, workers: int) -> None:
+    if output_dir.exists() and not output_dir.is_dir():
+        raise SimulationError(f"{output_dir} is a file: give the name of a new folder.")
+    if output_dir.exists() and any(output_dir.iterdir()):
+        raise SimulationError(f"The folder {output_dir} is not empty: give another, or remove it first.")
+    if len(set(indices)) != len(indices) or not set(indices) <= set(range(scans)):
+        raise SimulationError(
+            f"indices is {list(indices)}: give numbers from 0 to {scans - 1}, each at most once."
+        )
+    if workers < 1:
+        raise SimulationError(f"workers is {workers}: give 1 or more.")
+
+
 def _run(function: Callable[..., Path], jobs: Sequence[tuple], workers: int) -> Iterator[Path]:
     with _one_thread_a_process(), ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        for future in as_completed([pool.submit(function, *job) for job in jobs]):
-            yield future.result()
+        try:
+            for future in as_completed([pool.submit(function, *job) for job in jobs]):
+                yield future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)  # or an error would be told only after all the other scans
 
 
 @contextmanager
 def _one_thread_a_process() -> Iterator[None]:
-    """Processes started within it compute with one thread: their products of matrices are small, and the threads of
-    several processes that wait for each other on few cores cost a hundredfold.
+    """Processes started within it compute with one thread.
+
+    Their products of matrices are small, and the threads of several processes that wait for each other on few
+    cores cost a hundredfold.
     """
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
@@ -227,11 +248,9 @@ def write_recording(
             container.mux(video.encode(av.VideoFrame.from_ndarray(planes, format="yuv420p")))
         container.mux(video.encode(None))
         sound = av.AudioFrame.from_ndarray(narration.waveform[None], format="fltp", layout="mono")
-        sound.sample_rate, sound.time_base, sound.pts = (
-            narration.sampling_rate_hz,
-            Fraction(1, narration.sampling_rate_hz),
-            0,
-        )
+        sound.sample_rate = narration.sampling_rate_hz
+        sound.time_base = Fraction(1, narration.sampling_rate_hz)
+        sound.pts = 0
         container.mux(audio.encode(sound))
         container.mux(audio.encode(None))
 
@@ -269,10 +288,13 @@ def main(command_line: list[str] | None = None) -> int:
     """The command; returns its exit status."""
     parser = _parser()
     arguments = parser.parse_args(command_line)
+    if arguments.preview and arguments.preview.suffix.lower() != ".png":
+        print(f"--preview is {arguments.preview}: give a name that ends in .png.", file=sys.stderr)
+        return 2
     try:
         parameters = _parameters(arguments)
         folders = simulate_scans(arguments.output_dir, parameters, workers=arguments.workers)
-    except (SimulationError, ValueError, ImportError) as error:
+    except (SimulationError, ValueError, ImportError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
     print(f"{len(folders)} scans of {parameters.scan_seconds:g} s lie in {arguments.output_dir}.")
@@ -292,14 +314,32 @@ def _parser() -> argparse.ArgumentParser:
         "--preview", type=Path, metavar="FILE.png", help="write a sheet of all planes of the scans"
     )
     for cls in (SimulationParameters, SpeechParameters):
+        meanings = _meanings(cls)
         for each in dataclasses.fields(cls):
+            flag = f"--{each.name.replace('_', '-')}"
             if isinstance(each.default, int | float | str):
-                flag = f"--{each.name.replace('_', '-')}"
-                parser.add_argument(flag, type=type(each.default), default=each.default)
+                text = f"{meanings[each.name]} Default: {each.default}."
+                parser.add_argument(flag, type=type(each.default), default=each.default, help=text)
             elif isinstance(each.default, tuple):
-                flag = f"--{each.name.replace('_', '-')}"
-                parser.add_argument(flag, type=float, nargs=2, default=each.default, metavar=("LOW", "HIGH"))
+                low, high = each.default
+                parser.add_argument(
+                    flag,
+                    type=float,
+                    nargs=2,
+                    default=each.default,
+                    metavar=("LOW", "HIGH"),
+                    help=f"{meanings[each.name]} Default: {low} {high}.",
+                )
     return parser
+
+
+def _meanings(cls: type) -> dict[str, str]:
+    """What the docstring of a class says of each argument."""
+    arguments = inspect.getdoc(cls).partition("Args:\n")[2].partition("\n\n")[0]
+    meanings: dict[str, str] = {}
+    for names, text in re.findall(r"^ {4}(\w[\w, ]*): (.+(?:\n {8}.+)*)", arguments, re.MULTILINE):
+        meanings |= dict.fromkeys(names.split(", "), " ".join(text.split()))
+    return meanings
 
 
 def _parameters(arguments: argparse.Namespace) -> SimulationParameters:

@@ -35,7 +35,8 @@ def simulate_gaze(
 
     Args:
         duration_s: length of the scan.
-        landmarks_at: time to what is worth looking at, (landmarks, 2) as x, y in 0..1; none of them: anywhere.
+        landmarks_at: time to what is worth looking at, (landmarks, 2) as x, y in 0..1; without any, it looks
+            anywhere.
         rng: settles where and for how long.
     """
     times: list[np.ndarray] = []

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from .schema import BACKGROUND
-from .simulated_anatomy import ZOOM, Patient, draw_anatomy
+from .simulated_anatomy import ZOOM, draw_anatomy
+from .simulated_canvas import Patient
 from .simulated_ultrasound import Pose, Tissue, with_scatterers
 from .simulated_visits import Visit
 
@@ -18,16 +19,21 @@ HEART_BEATS_HZ = (2.2, 2.6)  # 132 to 156 beats a minute
 
 @dataclass(frozen=True)
 class Hold:
-    """A plane, or what lies between two, for as long as it is under the probe."""
+    """A plane, or what lies between two, for as long as it is under the probe.
+
+    Args:
+        start_s, end_s, label: as of a visit.
+        tissue: what lies there.
+        zoom: of the picture.
+        leaving: how far off this plane the probe is before and after it is held: x, y in cm, turn in radians.
+    """
 
     start_s: float
     end_s: float
     label: str
     tissue: Tissue
     zoom: float
-    leaving: (
-        np.ndarray
-    )  # x, y in cm and turn by which the probe is off this plane before and after it is held
+    leaving: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -68,9 +74,8 @@ def holds_of(
 def _hold(visit: Visit, patient: Patient, rng: np.random.Generator) -> Hold:
     tissue = with_scatterers(draw_anatomy(visit.label, patient, rng), rng)
     leaving = rng.normal(0, 1, 3) * (APPROACH_CM, APPROACH_CM, APPROACH_RADIANS)
-    return Hold(
-        visit.start_s, visit.end_s, visit.label, tissue, ZOOM[visit.label] * rng.normal(1, 0.05), leaving
-    )
+    zoom = ZOOM[visit.label] * rng.normal(1, 0.05)
+    return Hold(visit.start_s, visit.end_s, visit.label, tissue, zoom, leaving)
 
 
 class ProbePath:

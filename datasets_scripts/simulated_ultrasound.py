@@ -1,10 +1,11 @@
 """From echo strength to an ultrasound picture, as a convex probe makes it.
 
-The convolution model of B-mode speckle: point scatterers of random phase, weighted by the tissue's echo strength,
-through a point spread function that is short in depth and wide across (Bamber and Dickinson, 1980; Meunier and
-Bertrand, 1995); the envelope of fully developed speckle is Rayleigh-distributed (Burckhardt, 1978; Wagner et al.,
-1983). Then attenuation and the shadows of bone along each beam, log compression, and scan conversion to a sector.
-Lines are computed in the coordinates of the probe (depth, angle), where the beam widens with depth by itself.
+The convolution model of B-mode speckle: point scatterers of random phase, weighted by the tissue's echo
+strength, through a point spread function that is short in depth and wide across (Bamber and Dickinson, 1980;
+Meunier and Bertrand, 1995); the envelope of fully developed speckle is Rayleigh-distributed (Burckhardt,
+1978; Wagner et al., 1983). Then attenuation and the shadows of bone along each beam, log compression, and
+scan conversion to a sector. Lines are computed in the coordinates of the probe (depth, angle), where the beam
+widens with depth by itself.
 """
 
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from functools import cached_property
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from .simulated_anatomy import FLUID_DB, MAP_SIZE, PIXEL_CM, Anatomy
+from .simulated_canvas import MAP_SIZE, PIXEL_CM, Anatomy
 
 BEAMS = 104
 SAMPLES = 150
@@ -69,7 +70,7 @@ def draw_style(rng: np.random.Generator) -> Style:
 
 @dataclass(frozen=True)
 class Pose:
-    """Where the probe holds a plane: shift in cm, turn in radians, zoom, and how far the heart is from rest (-1..1)."""
+    """Where the probe holds a plane: shift in cm, turn in radians, zoom, and the heart's beat, -1 to 1."""
 
     x_cm: float = 0.0
     y_cm: float = 0.0
@@ -128,24 +129,40 @@ class Renderer:
     def picture(
         self, tissue: Tissue, pose: Pose, other: Tissue | None = None, share: float = 0.0
     ) -> np.ndarray:
-        """One frame: uint8 (image_size, image_size), black outside the sector.
+        """One frame, in which a part of the frame before lives on: uint8 (image_size, image_size).
+
+        Black outside the sector.
 
         Args:
             tissue: what is under the probe.
             pose: where the probe holds it.
-            other: what the beam, which is a few millimetres thick, takes in besides on the way to another plane.
+            other: what the beam, a few millimetres thick, takes in besides on the way to another plane.
             share: of `other`, 0 to 1.
         """
+        grey = self._grey(self.envelope_db(tissue, pose, other, share))
+        if self._before is not None:
+            grey = (1 - PERSISTENCE) * grey + PERSISTENCE * self._before
+        self._before = grey
+        return self._sector(grey)
+
+    def envelope_db(
+        self, tissue: Tissue, pose: Pose, other: Tissue | None = None, share: float = 0.0
+    ) -> np.ndarray:
+        """The echoes of `picture`, in decibels by depth and angle, (SAMPLES, BEAMS)."""
         places = self._places(tissue, pose)
         echoes, attenuation = tissue.echoes[places], tissue.attenuation_db_per_cm[places]
         if other is not None and share > 0:
             echoes = (1 - share) * echoes + share * other.echoes[places]
             attenuation = (1 - share) * attenuation + share * other.attenuation_db_per_cm[places]
-        grey = self._grey(self._envelope_db(echoes, attenuation))
-        if self._before is not None:
-            grey = (1 - PERSISTENCE) * grey + PERSISTENCE * self._before
-        self._before = grey
-        return self._sector(grey)
+        inside = echoes * (1 - self._wall_share) + self._wall_echoes
+        field = self._axial @ inside @ self._lateral
+        sample_cm = self.depths_cm[1]
+        # A shadow is never quite black: the beam is wider than a bone, and echoes come in from beside it.
+        lost_db = np.minimum(np.cumsum(attenuation * (1 - self._wall_share), axis=0) * sample_cm, 24.0)
+        lost_db = lost_db @ self._lateral.real
+        amplitude = np.abs(field) * 10.0 ** ((self._offset_db - lost_db) / 20.0)
+        noise = self._noise[self.rng.integers(len(self._noise))]
+        return 20.0 * np.log10(amplitude + noise + 1e-6)
 
     def to_picture(self, places_cm: np.ndarray, pose: Pose) -> np.ndarray:
         """Where (n, 2) places of a tissue appear: x, y in 0..1 from the picture's top left."""
@@ -183,17 +200,6 @@ class Renderer:
         rows = np.clip(y / PIXEL_CM + half, 0, MAP_SIZE - 1).astype(np.int32)
         return rows * MAP_SIZE + columns
 
-    def _envelope_db(self, echoes: np.ndarray, attenuation: np.ndarray) -> np.ndarray:
-        inside = echoes * (1 - self._wall_share) + self._wall_echoes
-        field = self._axial @ inside @ self._lateral
-        sample_cm = self.depths_cm[1]
-        # A shadow is never quite black: the beam is wider than a bone, and echoes come in from beside it.
-        lost_db = np.minimum(np.cumsum(attenuation * (1 - self._wall_share), axis=0) * sample_cm, 24.0)
-        lost_db = lost_db @ self._lateral.real
-        amplitude = np.abs(field) * 10.0 ** ((self._offset_db - lost_db) / 20.0)
-        noise = self._noise[self.rng.integers(len(self._noise))]
-        return 20.0 * np.log10(amplitude + noise + 1e-6)
-
     def _grey(self, envelope_db: np.ndarray) -> np.ndarray:
         white_db = 18.0
         grey = (envelope_db - (white_db - self.style.dynamic_range_db)) / self.style.dynamic_range_db
@@ -206,7 +212,7 @@ class Renderer:
 
     @cached_property
     def _scan_conversion(self) -> tuple[np.ndarray, np.ndarray]:
-        """For each pixel the four nearest samples and their weights, (4, pixels); no weight outside the sector."""
+        """For each pixel the four nearest samples and their weights, (4, pixels); none outside the sector."""
         left, top, side = self._frame_cm
         centres = (np.arange(self.image_size) + 0.5) / self.image_size * side
         x, y = np.meshgrid(left + centres, top + centres)
@@ -225,7 +231,7 @@ class Renderer:
         return indices, (weights * inside).astype(np.float32)
 
     def _wall(self) -> tuple[np.ndarray, np.ndarray]:
-        """Echoes of the mother's layers under the probe, and where they take the place of what lies deeper."""
+        """Echoes of the mother's layers under the probe, and how far they take the place of the fetus'."""
         shape = (SAMPLES, BEAMS)
         layers = gaussian_filter(self.rng.standard_normal(shape, dtype=np.float32), (1.6, 22.0))
         layers *= 7.0 / layers.std()
@@ -241,16 +247,8 @@ class Renderer:
 
 
 def _blur_matrix(size: int, sigma: float) -> np.ndarray:
-    """A Gaussian of standard deviation `sigma` as a (size, size) matrix that keeps the power of white noise."""
+    """A Gaussian of `sigma` samples as a (size, size) matrix that keeps the power of white noise."""
     away = np.arange(size)[:, None] - np.arange(size)
     kernel = np.exp(-0.5 * (away / sigma) ** 2)
     kernel /= np.sqrt((kernel**2).sum(axis=1, keepdims=True))
     return kernel.astype(np.complex64)
-
-
-def blank_tissue() -> Anatomy:
-    """Nothing but fluid; for measuring the noise and the speckle of a uniform medium."""
-    shape = (MAP_SIZE, MAP_SIZE)
-    return Anatomy(
-        np.full(shape, FLUID_DB, np.float32), np.zeros(shape, np.float32), np.zeros((0, 2), np.float32)
-    )

@@ -36,16 +36,17 @@ def write_preview(folders: Sequence[Path], file: Path) -> None:
 def plane_pictures(folder: Path) -> dict[str, np.ndarray]:
     """Plane to the picture in the middle of its first hold; background is the first frame."""
     with (folder / "planes.csv").open(newline="", encoding="utf-8") as handle:
-        middles = {
-            row["label"]: (float(row["start_s"]) + float(row["end_s"])) / 2 for row in csv.DictReader(handle)
-        }
-    wanted = middles | {BACKGROUND: 0.0}
+        visits = list(csv.DictReader(handle))
+    wanted = {BACKGROUND: 0.0}
+    for visit in visits:
+        wanted.setdefault(visit["label"], (float(visit["start_s"]) + float(visit["end_s"])) / 2)
     pictures: dict[str, np.ndarray] = {}
     with av.open(str(folder / "scan.mp4")) as container:
         for frame in container.decode(video=0):
-            due = [
-                plane for plane, time_s in wanted.items() if plane not in pictures and frame.time >= time_s
-            ]
+            due = [plane for plane, time_s in wanted.items() if frame.time >= time_s]
             for plane in due:
                 pictures[plane] = frame.to_ndarray(format="gray")
+                del wanted[plane]
+            if not wanted:
+                break
     return pictures

@@ -31,8 +31,11 @@ TRANSFORMERS_FIELDS = frozenset(
 class StrictConfig(PreTrainedConfig):
     """A configuration that refuses fields it does not know and values that make no sense.
 
-    transformers keeps an unknown field as an attribute that nothing reads, so a misspelling would go unnoticed.
+    transformers keeps an unknown field as an attribute that nothing reads, so a misspelling would go
+    unnoticed.
     """
+
+    _auto_class: ClassVar[str] = "AutoConfig"
 
     def __post_init__(self, **kwargs: Any) -> None:
         unknown = sorted(set(kwargs) - TRANSFORMERS_FIELDS)
@@ -110,7 +113,8 @@ class DualRepAudioConfig(StrictConfig):
 
     Args:
         num_mel_bins: mel bins of the spectrogram.
-        conv_dim: 1 convolves over time with the mel bins as channels; 2 convolves over time and mel, as PANNs do.
+        conv_dim: 1 convolves over time with the mel bins as channels; 2 convolves over time and mel, as PANNs
+            do.
         hidden_sizes: channels of each block; the last is the size of the tower's features.
         block_dropout: dropout after each block.
         embedding_dropout: dropout around the last fully connected layer.
@@ -182,13 +186,14 @@ class DualRepConfig(StrictConfig):
         video_config, audio_config, image_config: the towers.
         projection_dim: size of the embeddings that all towers are projected to.
         temperature: of the contrastive losses (eq. 3-6).
-        contrastive_balance: share of the contrastive losses in the objective; the similarity losses have the rest
-            (eq. 13).
+        contrastive_balance: share of the contrastive losses in the objective; the similarity losses have the
+            rest (eq. 13).
         margin: of the triplet ranking losses (eq. 11-12).
-        use_contrastive_loss, use_similarity_loss, use_audio, use_image: False leaves the terms out (ablations).
+        use_contrastive_loss, use_similarity_loss, use_audio, use_image: False leaves the terms out
+            (ablations).
         audio_loss_weight, image_loss_weight: factors of the terms with speech and of those with the frame.
-        fuse_candidates_with_anchor_video: fuse every candidate with the anchor's own video, so that the fused terms
-            cannot be solved from the video alone. The paper fuses each candidate with its own video.
+        fuse_candidates_with_anchor_video: fuse every candidate with the anchor's own video, so that the fused
+            terms cannot be solved from the video alone. The paper fuses each candidate with its own video.
         negatives: "hardest" (the paper) or "mean" over all negatives of the triplet ranking losses.
     """
 

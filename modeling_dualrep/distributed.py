@@ -21,11 +21,15 @@ def gather_rows(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         ValueError: the processes hold batches of different sizes.
     """
-    distributed = torch.distributed
-    if not distributed.is_initialized() or distributed.get_world_size() == 1:
+    if process_count() == 1:
         return tensors
     _require_equal_batches(next(iter(tensors.values())))
     return {name: torch.cat(all_gather(rows.contiguous())) for name, rows in tensors.items()}
+
+
+def process_count() -> int:
+    """Processes that train together, 1 outside of distributed training."""
+    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
 
 
 def _require_equal_batches(rows: Tensor) -> None:

@@ -1,5 +1,6 @@
 """Residual fusion (eq. 1-2) and the similarity heads (section 2.3) of Gridach et al., 2024."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm, linear, normalize
 
@@ -8,7 +9,8 @@ class ResidualFusion(nn.Module):
     """Video with another modality (eq. 1-2): F_vo = F_o + W [F_o / |F_o| ; F_v / |F_v|] + b.
 
     What is concatenated is L2-normalised, and its linear projection is added to the raw embedding of the
-    other modality, as in the method's public ancestor (compositional contrastive learning, Chen et al., 2021).
+    other modality, as in the method's public ancestor (compositional contrastive learning, Chen et al., CVPR
+    2021).
 
     Args:
         dim: size of the embeddings.
@@ -20,8 +22,8 @@ class ResidualFusion(nn.Module):
 
     def forward(self, other: Tensor, video: Tensor) -> Tensor:
         """Fused embeddings (batch, dim) of `other` and `video`, both (batch, dim)."""
-        other_part, video_part = self.parts(other, video)
-        return other_part + video_part
+        directions = torch.cat([normalize(other, dim=1), normalize(video, dim=1)], dim=1)
+        return other + self.projection(directions)
 
     def parts(self, other: Tensor, video: Tensor) -> tuple[Tensor, Tensor]:
         """What `other` and what `video` add to the fused embedding, each (batch, dim).

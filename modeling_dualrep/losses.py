@@ -87,8 +87,8 @@ def cosine_similarities(rows: Tensor, columns: Tensor) -> Tensor:
 def anchored_similarities(video: Tensor, other_parts: Tensor, video_parts: Tensor) -> Tensor:
     """Cosines of video k with candidate j fused with video k, for all pairs: (batch, batch).
 
-    Candidate j for anchor k is A_j + V_k, the two parts of `ResidualFusion.parts`. Its product with the anchor
-    and its norm follow from products of matrices, so no tensor of (batch, batch, dim) is made.
+    Candidate j for anchor k is A_j + V_k, the two parts of `ResidualFusion.parts`. Its product with the
+    anchor and its norm follow from products of matrices, so no tensor of (batch, batch, dim) is made.
 
     Args:
         video: embeddings of the anchors, (batch, dim).
@@ -98,11 +98,11 @@ def anchored_similarities(video: Tensor, other_parts: Tensor, video_parts: Tenso
         anchors = normalize(_precise(video), dim=1)
         others, videos = _precise(other_parts), _precise(video_parts)
         products = anchors @ others.T + (anchors * videos).sum(dim=1, keepdim=True)
-        squared_norms = (
-            others.square().sum(dim=1) + 2 * videos @ others.T + videos.square().sum(dim=1, keepdim=True)
-        )
-        # Rounding may leave a vanishing square below zero.
-        return products / squared_norms.clamp_min(torch.finfo(others.dtype).eps).sqrt()
+        squares = others.square().sum(dim=1) + videos.square().sum(dim=1, keepdim=True)
+        squared_norms = squares + 2 * videos @ others.T
+        # Where A_j and V_k cancel out, what is left is rounding, of either sign.
+        limits = torch.finfo(others.dtype)
+        return products / squared_norms.clamp(min=limits.eps * squares).clamp_min(limits.tiny).sqrt()
 
 
 def _precise(embeds: Tensor) -> Tensor:

@@ -1,19 +1,24 @@
 """DualRep: three towers, their projections and fusion, the pretraining objective, and the task models."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutputWithPooling, ImageClassifierOutputWithNoAttention
+from transformers.modeling_outputs import (
+    BaseModelOutputWithPooling,
+    BaseModelOutputWithPoolingAndNoAttention,
+    ImageClassifierOutputWithNoAttention,
+)
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from .audio_cnn14 import DualRepAudioModel
 from .configuration_dualrep import DualRepConfig
-from .distributed import gather_rows
+from .distributed import gather_rows, process_count
 from .fusion import ResidualFusion, SimilarityHead
 from .image_resnet import DualRepImageModel
 from .losses import (
@@ -22,10 +27,11 @@ from .losses import (
     contrastive_loss_of_similarities,
     triplet_ranking_loss,
 )
+from .tower import AlignedWeightsMixin
 from .video_r2plus1d import DualRepVideoModel
 
-# Where transformers finds the classes in a saved folder, when this package is not installed. Every folder lists
-# them all: one pretraining folder serves the base model and the task models.
+# Where transformers finds the classes in a saved folder when this package is not installed. Every folder
+# lists them all, so that one pretraining folder serves the base model and the task models.
 AUTO_MAP = {
     "AutoConfig": "configuration_dualrep.DualRepConfig",
     "AutoModel": "modeling_dualrep.DualRepModel",
@@ -41,11 +47,12 @@ class DualRepOutput(ModelOutput):
     Args:
         loss: the objective (eq. 13), a scalar; with `return_loss=True`.
         loss_terms: its terms by name, weighted, so that they add up to `loss`.
-        num_audio_clips: clips that took part in the audio terms, over all processes.
-        video_embeds, audio_embeds, image_embeds: (batch, projection_dim), not normalised; rows of `audio_embeds`
-            whose `audio_mask` is False are zero, in the fused and similarity embeddings too.
+        num_audio_clips: how many clips took part in the audio terms, over all processes.
+        video_embeds, audio_embeds, image_embeds: (batch, projection_dim), not normalised. Rows whose
+            `audio_mask` is False are zero, in the fused and similarity embeddings of the audio too.
         video_audio_embeds, video_image_embeds: fused (eq. 1-2).
-        video_similarity_embeds, audio_similarity_embeds, image_similarity_embeds: of the FC+BN heads (eq. 8-10).
+        video_similarity_embeds, audio_similarity_embeds, image_similarity_embeds: of the FC and BatchNorm
+            heads (eq. 8-10).
     """
 
     loss: Tensor | None = None
@@ -61,17 +68,17 @@ class DualRepOutput(ModelOutput):
     image_similarity_embeds: Tensor | None = None
 
 
-class DualRepPreTrainedModel(PreTrainedModel):
-    """What the models that hold whole towers share: configuration, initialisation, publishing with the code."""
+class DualRepPreTrainedModel(AlignedWeightsMixin, PreTrainedModel):
+    """What the models that hold whole towers share: configuration, and publishing with the code."""
 
     config: DualRepConfig
     base_model_prefix = "dualrep"
     input_modalities = ("video", "audio", "image")
     supports_gradient_checkpointing = True
-    _no_split_modules = ("R2Plus1dBlock", "ResNetBlock", "ConvBlock")
+    _no_split_modules: ClassVar[list[str]] = ["R2Plus1dBlock", "ResNetBlock", "ConvBlock"]
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
-        """transformers' own, with the code beside the weights; every Auto class finds its model there."""
+        """transformers' own, and the code beside the weights; every Auto class finds its model there."""
         self.config.auto_map = dict(AUTO_MAP)
         super().save_pretrained(save_directory, **kwargs)
 
@@ -79,15 +86,16 @@ class DualRepPreTrainedModel(PreTrainedModel):
 class DualRepModel(DualRepPreTrainedModel):
     """The three towers with projections, fusion and similarity heads; gives embeddings and the objective.
 
-    The objective (eq. 13) is contrastive_balance * MMCL + (1 - contrastive_balance) * MMSL. MMCL (eq. 7) is the sum
-    of the contrastive losses of video with speech, fused video-speech, frame, and fused video-frame (eq. 3-6), MMSL
-    that of the triplet ranking losses of video with speech and with the frame (eq. 11-12). With one of the two
-    switched off the other is taken whole.
+    The objective (eq. 13) is contrastive_balance * MMCL + (1 - contrastive_balance) * MMSL. MMCL (eq. 7) is
+    the sum of the contrastive losses of video with speech, fused video-speech, frame, and fused video-frame
+    (eq. 3-6), MMSL that of the triplet ranking losses of video with speech and with the frame (eq. 11-12).
+    With one of the two switched off the other is taken whole.
 
     Towers and heads that the configuration does not use are not built.
     """
 
     main_input_name = "pixel_values_videos"
+    _auto_class = "AutoModel"
 
     def __init__(self, config: DualRepConfig) -> None:
         super().__init__(config)
@@ -113,25 +121,35 @@ class DualRepModel(DualRepPreTrainedModel):
                 self.image_similarity = SimilarityHead(dim)
         self.post_init()
 
-    def get_video_features(self, pixel_values_videos: Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
-        """Clips (batch, frames, channels, height, width) to `pooler_output`, the embedding (batch, projection_dim)."""
-        return self._project(
-            self.video_model(pixel_values_videos, return_dict=True, **kwargs), self.video_projection
+    @can_return_tuple
+    def get_video_features(
+        self, pixel_values_videos: Tensor, output_hidden_states: bool | None = None
+    ) -> BaseModelOutputWithPooling:
+        """Clips (batch, frames, channels, height, width) to `pooler_output`, (batch, projection_dim)."""
+        features = self.video_model(
+            pixel_values_videos, output_hidden_states=output_hidden_states, return_dict=True
         )
+        return _project(features, self.video_projection)
 
-    def get_audio_features(self, input_features: Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
-        """Log-mels (batch, time, mel) in dB to `pooler_output`, the embedding (batch, projection_dim)."""
+    @can_return_tuple
+    def get_audio_features(
+        self, input_features: Tensor, output_hidden_states: bool | None = None
+    ) -> BaseModelOutputWithPooling:
+        """Log-mels (batch, time, mel) in dB to `pooler_output`, (batch, projection_dim)."""
         self._require_tower("use_audio", "input_features")
-        return self._project(
-            self.audio_model(input_features, return_dict=True, **kwargs), self.audio_projection
+        features = self.audio_model(
+            input_features, output_hidden_states=output_hidden_states, return_dict=True
         )
+        return _project(features, self.audio_projection)
 
-    def get_image_features(self, pixel_values: Tensor, **kwargs: Any) -> BaseModelOutputWithPooling:
-        """Frames (batch, channels, height, width) to `pooler_output`, the embedding (batch, projection_dim)."""
+    @can_return_tuple
+    def get_image_features(
+        self, pixel_values: Tensor, output_hidden_states: bool | None = None
+    ) -> BaseModelOutputWithPooling:
+        """Frames (batch, channels, height, width) to `pooler_output`, (batch, projection_dim)."""
         self._require_tower("use_image", "pixel_values")
-        return self._project(
-            self.image_model(pixel_values, return_dict=True, **kwargs), self.image_projection
-        )
+        features = self.image_model(pixel_values, output_hidden_states=output_hidden_states, return_dict=True)
+        return _project(features, self.image_projection)
 
     @can_return_tuple
     def forward(
@@ -148,33 +166,61 @@ class DualRepModel(DualRepPreTrainedModel):
             pixel_values_videos: clips, (batch, frames, channels, height, width).
             input_features: log-mel spectrograms in dB, (batch, time, mel).
             pixel_values: frames, (batch, channels, height, width).
-            audio_mask: (batch,) bool, False where a clip has no usable sound. Such rows never reach the audio tower
-                or a BatchNorm of its, and take part in the image terms alone. None: all have sound.
+            audio_mask: (batch,) bool, False where a clip has no usable sound. Such rows never reach the audio
+                tower or a BatchNorm of the audio, and take part in the image terms alone; with fewer than two
+                others the audio terms are zero. None: all have sound.
             return_loss: compute the objective too, over the clips of all processes.
 
         Raises:
-            ValueError: nothing was given, an input has the wrong shape, or the objective lacks an input or has
-                fewer than two clips.
+            ValueError: nothing was given, an input has the wrong shape or no tower, or the objective lacks an
+                input or has fewer than two clips.
         """
-        if pixel_values_videos is None and input_features is None and pixel_values is None:
-            raise ValueError(
-                "DualRepModel was given nothing: pass pixel_values_videos, input_features or pixel_values."
-            )
-        output = DualRepOutput()
-        sounding = None
+        self._check_inputs(pixel_values_videos, input_features, pixel_values, return_loss)
+        embeds: dict[str, Tensor] = {}
+        has_sound = None
         if pixel_values_videos is not None:
-            output.video_embeds = self.get_video_features(pixel_values_videos).pooler_output
+            embeds["video_embeds"] = self.get_video_features(
+                pixel_values_videos, return_dict=True
+            ).pooler_output
         if input_features is not None:
-            sounding = _sounding_rows(input_features, audio_mask)
-            output.audio_embeds = self._embed_audio(input_features, sounding)
+            has_sound = _as_row_mask(audio_mask, input_features)
+            embeds["audio_embeds"] = self._embed_audio(input_features, has_sound)
         if pixel_values is not None:
-            output.image_embeds = self.get_image_features(pixel_values).pooler_output
-        self._fuse(output, sounding)
-        self._enter_similarity_space(output, sounding)
-        if return_loss:
-            self._require_triple(output)
-            self._add_loss(output, sounding)
-        return output
+            embeds["image_embeds"] = self.get_image_features(pixel_values, return_dict=True).pooler_output
+        embeds |= self._fused(embeds, has_sound)
+        embeds |= self._in_similarity_space(embeds, has_sound)
+        if not return_loss:
+            return DualRepOutput(**embeds)
+        terms, num_audio_clips = self._loss_terms(embeds, has_sound)
+        loss = sum(terms.values())
+        return DualRepOutput(loss=loss, loss_terms=terms, num_audio_clips=num_audio_clips, **embeds)
+
+    def _check_inputs(
+        self, videos: Tensor | None, features: Tensor | None, images: Tensor | None, return_loss: bool
+    ) -> None:
+        inputs = {"pixel_values_videos": videos, "input_features": features, "pixel_values": images}
+        sizes = {name: len(values) for name, values in inputs.items() if values is not None}
+        if not sizes:
+            raise ValueError(f"DualRepModel was given nothing: pass {', '.join(inputs)}, or some of them.")
+        if len(set(sizes.values())) > 1:
+            counts = ", ".join(f"{size} of {name}" for name, size in sizes.items())
+            raise ValueError(f"The rows of all inputs belong together, but there are {counts}.")
+        if features is not None:
+            self._require_tower("use_audio", "input_features")
+        if images is not None:
+            self._require_tower("use_image", "pixel_values")
+        used = {"input_features": self.config.use_audio, "pixel_values": self.config.use_image}
+        missing = [name for name in inputs if used.get(name, True) and name not in sizes]
+        if return_loss and missing:
+            raise ValueError(
+                f"return_loss=True needs {' and '.join(missing)} too. "
+                "To train without a modality, switch it off with DualRepConfig.use_audio or use_image."
+            )
+        clips = process_count() * max(sizes.values())
+        if return_loss and clips < 2:
+            raise ValueError(
+                f"The objective needs at least two clips, but got {clips}: make the batch larger."
+            )
 
     def _require_tower(self, field: str, argument: str) -> None:
         if not getattr(self.config, field):
@@ -182,131 +228,107 @@ class DualRepModel(DualRepPreTrainedModel):
                 f"{argument} was given, but the model has no such tower: DualRepConfig.{field} is False."
             )
 
-    def _require_triple(self, output: DualRepOutput) -> None:
-        wanted = {"pixel_values_videos": output.video_embeds}
-        if self.config.use_audio:
-            wanted["input_features"] = output.audio_embeds
-        if self.config.use_image:
-            wanted["pixel_values"] = output.image_embeds
-        missing = [name for name, embeds in wanted.items() if embeds is None]
-        if missing:
-            raise ValueError(
-                f"return_loss=True needs {', '.join(missing)} too, or switch the modality off in the config."
-            )
-
-    @staticmethod
-    def _project(features: ModelOutput, projection: nn.Linear) -> BaseModelOutputWithPooling:
-        return BaseModelOutputWithPooling(
-            last_hidden_state=features.last_hidden_state,
-            pooler_output=projection(features.pooler_output),
-            hidden_states=features.hidden_states,
-        )
-
-    def _embed_audio(self, input_features: Tensor, sounding: Tensor) -> Tensor:
-        if sounding.all():
-            return self.get_audio_features(input_features).pooler_output
-        if sounding.any():
-            of_sounding = self.get_audio_features(input_features[sounding]).pooler_output
+    def _embed_audio(self, input_features: Tensor, has_sound: Tensor) -> Tensor:
+        """Embeddings of the rows with sound, zeros elsewhere."""
+        if has_sound.any():
+            of_sounding = self.get_audio_features(input_features[has_sound], return_dict=True).pooler_output
         else:
-            # No clip sounds: the parameters still take part, with no gradient, so that processes stay in step.
-            of_sounding = sum(
-                p.sum() for p in (*self.audio_model.parameters(), *self.audio_projection.parameters())
-            )
-            of_sounding = (0 * of_sounding).expand(0, self.config.projection_dim)
-        return _scatter_rows(of_sounding, sounding)
+            # The weights take part nevertheless, with a gradient of zero: other processes wait for it.
+            weights = (*self.audio_model.parameters(), *self.audio_projection.parameters())
+            of_sounding = _zero_of(*weights).expand(0, self.config.projection_dim)
+        return _scatter_rows(of_sounding, has_sound)
 
-    def _fuse(self, output: DualRepOutput, sounding: Tensor | None) -> None:
-        """Fused embeddings of video with what else is there (eq. 1-2)."""
-        if not self.config.use_contrastive_loss or output.video_embeds is None:
-            return
-        if output.audio_embeds is not None:
-            fused = self.audio_fusion(output.audio_embeds, output.video_embeds)
-            output.video_audio_embeds = fused * sounding[:, None]
-        if output.image_embeds is not None:
-            output.video_image_embeds = self.image_fusion(output.image_embeds, output.video_embeds)
+    def _fused(self, embeds: dict[str, Tensor], has_sound: Tensor | None) -> dict[str, Tensor]:
+        """Fused embeddings of the video with what else is there (eq. 1-2)."""
+        fused: dict[str, Tensor] = {}
+        if not self.config.use_contrastive_loss or "video_embeds" not in embeds:
+            return fused
+        video = embeds["video_embeds"]
+        if "audio_embeds" in embeds:
+            of_sounding = self.audio_fusion(embeds["audio_embeds"][has_sound], video[has_sound])
+            fused["video_audio_embeds"] = _scatter_rows(of_sounding, has_sound)
+        if "image_embeds" in embeds:
+            fused["video_image_embeds"] = self.image_fusion(embeds["image_embeds"], video)
+        return fused
 
-    def _enter_similarity_space(self, output: DualRepOutput, sounding: Tensor | None) -> None:
-        """Similarity embeddings of what is there (eq. 8-10); silent rows stay out of the BatchNorm of the audio."""
+    def _in_similarity_space(self, embeds: dict[str, Tensor], has_sound: Tensor | None) -> dict[str, Tensor]:
+        """Similarity embeddings of what is there (eq. 8-10).
+
+        Rows without sound stay out of the audio's BatchNorm; the video's sees all rows, once for both terms.
+        """
+        projected: dict[str, Tensor] = {}
         if not self.config.use_similarity_loss:
-            return
-        if output.video_embeds is not None:
-            output.video_similarity_embeds = _head(self.video_similarity, output.video_embeds)
-        if output.image_embeds is not None:
-            output.image_similarity_embeds = _head(self.image_similarity, output.image_embeds)
-        if output.audio_embeds is not None:
-            of_sounding = _head(self.audio_similarity, output.audio_embeds[sounding])
-            output.audio_similarity_embeds = _scatter_rows(of_sounding, sounding)
+            return projected
+        if "video_embeds" in embeds:
+            projected["video_similarity_embeds"] = self.video_similarity(embeds["video_embeds"])
+        if "audio_embeds" in embeds:
+            of_sounding = self.audio_similarity(embeds["audio_embeds"][has_sound])
+            projected["audio_similarity_embeds"] = _scatter_rows(of_sounding, has_sound)
+        if "image_embeds" in embeds:
+            projected["image_similarity_embeds"] = self.image_similarity(embeds["image_embeds"])
+        return projected
 
-    def _add_loss(self, output: DualRepOutput, sounding: Tensor | None) -> None:
-        """Adds `loss_terms` and `loss`, their sum (eq. 13)."""
-        clips = gather_rows(output.video_embeds).shape[0]
-        if clips < 2:
-            raise ValueError(
-                f"The objective needs at least two clips, but the batch has {clips}: make it larger."
-            )
+    def _loss_terms(
+        self, embeds: dict[str, Tensor], has_sound: Tensor | None
+    ) -> tuple[dict[str, Tensor], Tensor | None]:
+        """The weighted terms of eq. 13 over the clips of all processes, and how many of these have sound."""
+        rows = gather_rows(embeds if has_sound is None else embeds | {"has_sound": has_sound})
         terms: dict[str, Tensor] = {}
+        num_audio_clips = None
         if self.config.use_audio:
-            sounding = gather_rows(sounding)
-            output.num_audio_clips = sounding.sum()
-            terms |= self._terms_with("audio", output, sounding, self.config.audio_loss_weight)
+            has_sound = rows.pop("has_sound")
+            num_audio_clips = has_sound.sum()
+            sounding = {name: of_all[has_sound] for name, of_all in rows.items()}
+            terms |= self._terms_with("audio", sounding, self.config.audio_loss_weight)
         if self.config.use_image:
-            every = torch.ones(clips, dtype=torch.bool, device=output.video_embeds.device)
-            terms |= self._terms_with("image", output, every, self.config.image_loss_weight)
-        output.loss_terms = terms
-        output.loss = torch.stack(list(terms.values())).sum()
+            terms |= self._terms_with("image", rows, self.config.image_loss_weight)
+        return terms, num_audio_clips
 
-    def _terms_with(
-        self, other: str, output: DualRepOutput, rows: Tensor, weight: float
-    ) -> dict[str, Tensor]:
-        """The weighted terms of video with `other`, "audio" or "image", over the `rows` of all processes."""
-
-        def embeds(name: str) -> Tensor:
-            return gather_rows(output[name])[rows]
-
-        contrastive, similarity = self._shares()
+    def _terms_with(self, other: str, rows: dict[str, Tensor], weight: float) -> dict[str, Tensor]:
+        """The weighted terms of the video with `other`, "audio" or "image": zeros for fewer than two rows."""
+        config = self.config
+        both = config.use_contrastive_loss and config.use_similarity_loss
         terms: dict[str, Tensor] = {}
-        enough = int(rows.sum()) >= 2
-        if self.config.use_contrastive_loss:
-            video, plain = embeds("video_embeds"), embeds(f"{other}_embeds")
-            fused = embeds(f"video_{other}_embeds")
-            plain_loss = (
-                contrastive_loss(video, plain, self.config.temperature) if enough else 0 * plain.sum()
-            )
-            fused_loss = self._fused_loss(other, video, plain, fused) if enough else 0 * fused.sum()
-            terms[f"video_{other}_contrastive"] = weight * contrastive * plain_loss
-            terms[f"fused_video_{other}_contrastive"] = weight * contrastive * fused_loss
-        if self.config.use_similarity_loss:
-            video, other_embeds = embeds("video_similarity_embeds"), embeds(f"{other}_similarity_embeds")
-            ranking = (self.config.margin, self.config.negatives)
-            loss = triplet_ranking_loss(video, other_embeds, *ranking) if enough else 0 * other_embeds.sum()
-            terms[f"video_{other}_similarity"] = weight * similarity * loss
+        if config.use_contrastive_loss:
+            share = weight * (config.contrastive_balance if both else 1.0)
+            video, embeds, fused = (rows[f"{name}_embeds"] for name in ("video", other, f"video_{other}"))
+            plain_loss = _loss_or_zero(self._contrastive, video, embeds)
+            if config.fuse_candidates_with_anchor_video:
+                fusion = getattr(self, f"{other}_fusion")
+                fused_loss = _loss_or_zero(self._anchored_contrastive, video, *fusion.parts(embeds, video))
+            else:
+                fused_loss = _loss_or_zero(self._contrastive, video, fused)
+            terms[f"video_{other}_contrastive"] = share * plain_loss
+            terms[f"fused_video_{other}_contrastive"] = share * fused_loss
+        if config.use_similarity_loss:
+            share = weight * (1 - config.contrastive_balance if both else 1.0)
+            video, embeds = (rows[f"{name}_similarity_embeds"] for name in ("video", other))
+            terms[f"video_{other}_similarity"] = share * _loss_or_zero(self._ranking, video, embeds)
         return terms
 
-    def _shares(self) -> tuple[float, float]:
-        """Factors of the contrastive and of the similarity losses; one alone is taken whole."""
-        if self.config.use_contrastive_loss and self.config.use_similarity_loss:
-            return self.config.contrastive_balance, 1 - self.config.contrastive_balance
-        return 1.0, 1.0
+    def _contrastive(self, video: Tensor, candidates: Tensor) -> Tensor:
+        return contrastive_loss(video, candidates, self.config.temperature)
 
-    def _fused_loss(self, other: str, video: Tensor, plain: Tensor, fused: Tensor) -> Tensor:
-        """Eq. 4 or 6, or, if the configuration says so, with every candidate fused with the anchor's own video."""
-        if not self.config.fuse_candidates_with_anchor_video:
-            return contrastive_loss(video, fused, self.config.temperature)
-        fusion = self.audio_fusion if other == "audio" else self.image_fusion
-        similarities = anchored_similarities(video, *fusion.parts(plain, video))
+    def _anchored_contrastive(self, video: Tensor, other_parts: Tensor, video_parts: Tensor) -> Tensor:
+        """Eq. 4 and 6 with every candidate fused with the anchor's own video."""
+        similarities = anchored_similarities(video, other_parts, video_parts)
         return contrastive_loss_of_similarities(similarities, self.config.temperature)
+
+    def _ranking(self, video: Tensor, other: Tensor) -> Tensor:
+        return triplet_ranking_loss(video, other, self.config.margin, self.config.negatives)
 
 
 class DualRepForImageClassification(DualRepPreTrainedModel):
     """The image tower with a linear classifier; loads straight from a pretraining folder, its head new.
 
-    Called with `pixel_values` (batch, channels, height, width) it returns `logits` (batch, num_labels), and `loss`
-    where `labels` (batch,) are given.
+    Called with `pixel_values` (batch, channels, height, width) it returns `logits` (batch, num_labels), and
+    `loss` where `labels` (batch,) are given.
     """
 
     main_input_name = "pixel_values"
     input_modalities = ("image",)
-    _keys_to_ignore_on_load_unexpected = [r"^(?!image_model\.|classifier\.)"]
+    _auto_class = "AutoModelForImageClassification"
+    _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"^(?!image_model\.|classifier\.)"]
 
     def __init__(self, config: DualRepConfig) -> None:
         super().__init__(config)
@@ -334,7 +356,8 @@ class DualRepForVideoClassification(DualRepPreTrainedModel):
 
     main_input_name = "pixel_values_videos"
     input_modalities = ("video",)
-    _keys_to_ignore_on_load_unexpected = [r"^(?!video_model\.|classifier\.)"]
+    _auto_class = "AutoModelForVideoClassification"
+    _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"^(?!video_model\.|classifier\.)"]
 
     def __init__(self, config: DualRepConfig) -> None:
         super().__init__(config)
@@ -355,21 +378,36 @@ class DualRepForVideoClassification(DualRepPreTrainedModel):
         return _classify(self, features, labels)
 
 
-def _classify(model: PreTrainedModel, features: ModelOutput, labels: Tensor | None) -> ModelOutput:
+def _classify(
+    model: DualRepForImageClassification | DualRepForVideoClassification,
+    features: BaseModelOutputWithPoolingAndNoAttention,
+    labels: Tensor | None,
+) -> ImageClassifierOutputWithNoAttention:
     logits = model.classifier(features.pooler_output)
+    loss = None if labels is None else model.loss_function(labels, logits, model.config)
     return ImageClassifierOutputWithNoAttention(
-        loss=None if labels is None else model.loss_function(labels, logits, model.config),
-        logits=logits,
+        loss=loss, logits=logits, hidden_states=features.hidden_states
+    )
+
+
+def _project(
+    features: BaseModelOutputWithPoolingAndNoAttention, projection: nn.Linear
+) -> BaseModelOutputWithPooling:
+    return BaseModelOutputWithPooling(
+        last_hidden_state=features.last_hidden_state,
+        pooler_output=projection(features.pooler_output),
         hidden_states=features.hidden_states,
     )
 
 
-def _sounding_rows(input_features: Tensor, audio_mask: Tensor | None) -> Tensor:
+def _as_row_mask(audio_mask: Tensor | None, input_features: Tensor) -> Tensor:
+    """(batch,) bool on the device of the features, True where a clip has sound."""
+    batch = len(input_features)
     if audio_mask is None:
-        return torch.ones(len(input_features), dtype=torch.bool, device=input_features.device)
-    if audio_mask.shape != (len(input_features),):
+        return torch.ones(batch, dtype=torch.bool, device=input_features.device)
+    if audio_mask.shape != (batch,):
         raise ValueError(
-            f"audio_mask has shape {tuple(audio_mask.shape)}, but must have one value a clip: ({len(input_features)},)."
+            f"audio_mask has shape {tuple(audio_mask.shape)}, but must have one value a clip: ({batch},)."
         )
     return audio_mask.to(device=input_features.device, dtype=torch.bool)
 
@@ -379,11 +417,14 @@ def _scatter_rows(rows: Tensor, places: Tensor) -> Tensor:
     return rows.new_zeros(len(places), rows.shape[1]).index_put((places,), rows)
 
 
-def _head(head: SimilarityHead, embeds: Tensor) -> Tensor:
-    """The head's embeddings; zeros for a single row in training, of which BatchNorm has no statistics."""
-    if head.training and len(embeds) < 2:
-        return 0 * head.linear(embeds)
-    return head(embeds)
+def _loss_or_zero(loss: Callable[..., Tensor], *embeds: Tensor) -> Tensor:
+    """`loss(*embeds)`, or zero where there are no negatives."""
+    return loss(*embeds) if len(embeds[0]) >= 2 else _zero_of(*embeds)
+
+
+def _zero_of(*tensors: Tensor) -> Tensor:
+    """Zero, on which the tensors have a gradient of zero."""
+    return sum(tensor[:0].sum() for tensor in tensors)
 
 
 __all__ = [

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +12,28 @@ from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import BaseModelOutputWithPoolingAndNoAttention
 
+WEIGHT_ALIGNMENT_BYTES = 64
 
-class DualRepTower(PreTrainedModel):
+
+class AlignedWeightsMixin:
+    """Loads a model whose outputs equal those of the saved one to the last bit.
+
+    transformers leaves loaded weights where they lie in the file's memory map. There they may begin at any
+    address, and matrix products on CPUs round differently where one does not begin at a multiple of 64 bytes.
+    """
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """transformers' own, with the weights moved to where PyTorch itself would have put them."""
+        loaded = super().from_pretrained(*args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        for tensor in (*model.parameters(), *model.buffers()):
+            if tensor.data_ptr() % WEIGHT_ALIGNMENT_BYTES:
+                tensor.data = tensor.data.clone()
+        return loaded
+
+
+class DualRepTower(AlignedWeightsMixin, PreTrainedModel):
     """One encoder: an input tensor to feature maps and one pooled vector a sample.
 
     With `config.freeze` the tower's weights take no gradient and its BatchNorm statistics do not move,
@@ -20,6 +41,9 @@ class DualRepTower(PreTrainedModel):
     """
 
     supports_gradient_checkpointing = True
+    _auto_class = "AutoModel"
+    # What a tower taken out of a whole model leaves there: the other towers, projections, fusion and heads.
+    _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"^(video|audio|image)_[a-z]+\."]
 
     def post_init(self) -> None:
         """Initialises the weights and, in a frozen tower, fixes them."""

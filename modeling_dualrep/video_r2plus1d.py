@@ -3,11 +3,31 @@
 from collections import OrderedDict
 
 from torch import Tensor, nn
+from torch.nn.functional import conv2d
 from transformers.modeling_outputs import BaseModelOutputWithPoolingAndNoAttention
 from transformers.utils.generic import can_return_tuple
 
 from .configuration_dualrep import DualRepVideoConfig
 from .tower import CheckpointedLayer, DualRepTower, build_stages, check_shape, run_stages
+
+
+class TemporalConv3d(nn.Conv3d):
+    """A convolution over time alone, computed as one over (time, pixels).
+
+    As a 3-D convolution in bfloat16, PyTorch 2.14 gives gradients made of uninitialised memory on CPUs, where two
+    frames are left.
+    """
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """(batch, channels, frames, height, width) to the same with the layer's channels and stride."""
+        over_time = conv2d(
+            hidden_states.flatten(3),
+            self.weight.flatten(3),
+            self.bias,
+            stride=(self.stride[0], 1),
+            padding=(self.padding[0], 0),
+        )
+        return over_time.unflatten(3, hidden_states.shape[3:])
 
 
 class Conv2Plus1d(nn.Sequential):
@@ -36,7 +56,7 @@ class Conv2Plus1d(nn.Sequential):
             padding=(0, spatial_size // 2, spatial_size // 2),
             bias=False,
         )
-        temporal = nn.Conv3d(
+        temporal = TemporalConv3d(
             mid_channels,
             out_channels,
             kernel_size=(3, 1, 1),

@@ -73,7 +73,8 @@ def test_log_mel_equals_its_definition_in_float64(signal):
     assert features.shape == expected.shape == (len(SIGNALS[signal]) // HOP + 1, 64)
     assert features.dtype == np.float32
     audible = expected > expected.max() - 80
-    assert np.abs(features - expected)[audible].max() < 1e-3
+    # 1e-3 dB is promised; a float32 transform reaches that for most signals, but not for all.
+    assert np.abs(features - expected)[audible].max() < 1e-4
     assert features.min() >= -100
 
 
@@ -86,7 +87,7 @@ def test_log_mel_of_a_real_voice_equals_its_definition(media):
     waveform = np.concatenate([frame.to_ndarray()[0] for frame in frames])[: 6 * RATE]
     expected = reference_log_mel(waveform)
     audible = expected > expected.max() - 80
-    assert np.abs(log_mel(waveform) - expected)[audible].max() < 1e-3
+    assert np.abs(log_mel(waveform) - expected)[audible].max() < 1e-4
 
 
 @settings(max_examples=25, deadline=None)
@@ -151,7 +152,10 @@ def test_a_clip_without_sound_is_masked_and_zero():
 
 def test_a_faint_sound_is_sound_and_an_offset_is_none():
     clips = [1e-4 * noise(), np.full(8000, 0.3, dtype=np.float32)]
-    assert DualRepFeatureExtractor()(clips, sampling_rate=RATE)["audio_mask"].tolist() == [True, False]
+    batch = DualRepFeatureExtractor()(clips, sampling_rate=RATE, return_tensors="np")
+    assert batch["audio_mask"].tolist() == [True, False]
+    assert batch["input_features"][0].all()
+    assert not batch["input_features"][1].any()
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,9 @@ def test_another_size_has_its_own_shape():
     values = pixel_values(np.full((60, 120, 3), 255, dtype=np.uint8), size=size)
     assert values.shape == (1, 3, 60, 120)
     assert grey_levels(values).min() > 254
+    square = grey_levels(pixel_values(np.full((60, 60, 3), 255, dtype=np.uint8), size=size))
+    assert square[..., 30:90].min() > 254
+    assert max(square[..., :30].max(), square[..., 90:].max()) < 1
 
 
 def test_a_row_does_not_depend_on_its_batch():

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import pydicom
 import pytest
 import soundfile
 from hypothesis import given, settings
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from tiny_recordings import SIZE, click, even_times, number_of, tone, write_video
 
 from datasets_scripts import recording_errors as errors
-from datasets_scripts.media_streams import SoundWindows
+from datasets_scripts.media_streams import Frame, SoundWindows
 from datasets_scripts.recordings import RecordingFiles, find_recordings, open_recording
 from datasets_scripts.schema import SAMPLING_RATE_HZ
 
@@ -94,6 +95,31 @@ def test_sound_beside_the_video_is_resampled_and_starts_with_it(tmp_path, sampli
     assert np.argmax(np.abs(waveform)) / SAMPLING_RATE_HZ == pytest.approx(1.0, abs=0.001)
 
 
+def test_the_last_samples_of_a_sound_are_kept(tmp_path):
+    video = write_video(tmp_path / "scan.mp4", even_times(2))
+    soundfile.write(tmp_path / "audio.wav", np.full(2 * 8_000, 0.5), 8_000)
+    waveform = opened(video, sound=tmp_path / "audio.wav").sound().window(0.0, 2.0)
+    assert waveform[-8:].min() > 0.3
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_sound_may_be_shorter_or_longer_than_the_video(tmp_path, suffix):
+    for seconds in (1.0, 3.0):
+        path = write_video(tmp_path / f"{seconds}.{suffix}", even_times(2), None, tone(seconds))
+        assert len(read_whole(path)) == 60
+        sound = opened(path).sound()
+        assert sound.window(0.0, 2.0) is not None
+        assert (sound.window(2.0, 1.0) is not None) == (seconds == 3.0)
+
+
+def test_a_repeated_time_stamp_gives_one_frame(tmp_path):
+    times = [0.0, 0.1, 0.1, 0.2]
+    path = write_video(tmp_path / "scan.mkv", times, codecs=("ffv1", "flac"))
+    with av.open(str(path)) as container:
+        assert [frame.time for frame in container.decode(video=0)] == times
+    assert read_whole(path) == [0, 1, 3]
+
+
 def test_a_window_with_less_than_half_of_its_sound_is_no_silence(tmp_path):
     sound = opened(write_video(tmp_path / "scan.mp4", even_times(4), None, tone(1.5))).sound()
     assert sound.window(0.0, 1.0) is not None
@@ -139,6 +165,12 @@ def test_frames_at_knows_how_long_the_last_frame_lasts(tmp_path):
     assert len(list(recording.frames_at([0.0, 2.03]))) == 1
 
 
+def test_a_last_frame_that_stays_is_there_until_its_end(tmp_path):
+    recording = opened(write_video(tmp_path / "scan.mp4", even_times(1)))
+    recording.frames = lambda: iter([Frame(0.0, 0.1, None), Frame(0.1, 5.0, None)])
+    assert [frame.time_s for frame in recording.frames_at([0.0, 4.9])] == [0.0, 0.1]
+
+
 @pytest.mark.media
 def test_the_default_of_several_streams_is_read(media):
     recording = opened(media / "odd_media" / "nasa_13013.mp4")
@@ -164,6 +196,60 @@ def test_a_dicom_cine_is_read_with_its_frame_times(media):
     assert frames[-1].time_s == pytest.approx(29 * 0.033333)
     assert frames[7].read_pixels().shape == (240, 320, 3)
     assert frames[7].read_pixels().std() > 5
+
+
+@pytest.mark.media
+def test_a_dicom_cine_cut_short_is_never_a_short_cine(media, tmp_path):
+    whole = (media / "ultrasound_dicom" / "examples_ybr_color.dcm").read_bytes()
+    (tmp_path / "cut.dcm").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(errors.TruncatedError, match=r"cut\.dcm.*30 frames"):
+        list(opened(tmp_path / "cut.dcm").frames())
+
+
+def write_cine(path: Path, frames: int = 3, **elements: object) -> Path:
+    """A grey, uncompressed cine whose frame i is all 10 * i."""
+    cine = pydicom.Dataset()
+    cine.file_meta = pydicom.dataset.FileMetaDataset()
+    cine.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    cine.SOPClassUID, cine.SOPInstanceUID = pydicom.uid.UltrasoundMultiFrameImageStorage, "1.2.3"
+    cine.PhotometricInterpretation, cine.SamplesPerPixel, cine.NumberOfFrames = "MONOCHROME2", 1, frames
+    cine.Rows, cine.Columns, cine.BitsAllocated, cine.BitsStored, cine.HighBit = 4, 6, 8, 8, 7
+    cine.PixelRepresentation = 0
+    cine.PixelData = b"".join(bytes([10 * index] * 24) for index in range(frames))
+    for element, value in elements.items():
+        setattr(cine, element, value)
+    cine.save_as(path, enforce_file_format=True)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("elements", "times"),
+    [
+        ({"FrameTime": 50, "CineRate": 1}, [0.0, 0.05, 0.1]),
+        ({"FrameTimeVector": [0, 40, 100]}, [0.0, 0.04, 0.14]),
+        ({"CineRate": 25}, [0.0, 0.04, 0.08]),
+    ],
+)
+def test_dicom_frame_times_come_from_each_of_its_elements(tmp_path, elements, times):
+    recording = opened(write_cine(tmp_path / "x.dcm", **elements))
+    frames = list(recording.frames())
+    assert [frame.time_s for frame in frames] == pytest.approx(times)
+    assert [frame.read_pixels().shape for frame in frames] == [(4, 6, 3)] * 3
+    assert [frame.read_pixels().mean() for frame in frames] == [0, 10, 20]
+    assert (recording.width, recording.height, recording.has_sound) == (6, 4, False)
+
+
+def test_dicom_files_that_cannot_be_used_are_named(tmp_path):
+    with pytest.raises(errors.DicomError, match="FrameTime"):
+        list(opened(write_cine(tmp_path / "still.dcm")).frames())
+    with pytest.raises(errors.DicomError, match="16 bit"):
+        opened(write_cine(tmp_path / "deep.dcm", BitsAllocated=16))
+    without_pixels = write_cine(tmp_path / "report.dcm")
+    report = pydicom.dcmread(without_pixels)
+    del report.PixelData, report.PhotometricInterpretation
+    report.save_as(without_pixels)
+    with pytest.raises(errors.EmptyRecordingError, match="no pixels"):
+        opened(without_pixels)
 
 
 @pytest.mark.media
@@ -207,16 +293,36 @@ def test_bytes_overwritten_within_a_file_are_damage(tmp_path, good_bytes):
         read_whole(tmp_path / "scan.mp4")
 
 
+def test_noise_within_a_picture_is_damage(tmp_path):
+    """The decoder conceals such damage and says so only in a flag of the frame."""
+    pictures = list(np.random.default_rng(0).integers(0, 255, (30, SIZE, SIZE, 3), dtype=np.uint8))
+    damaged = bytearray(write_video(tmp_path / "scan.mp4", even_times(1), pictures).read_bytes())
+    middle = len(damaged) // 2
+    damaged[middle : middle + 200] = np.random.default_rng(0).bytes(200)
+    (tmp_path / "scan.mp4").write_bytes(damaged)
+    with pytest.raises(errors.DamagedError, match=r"scan\.mp4"):
+        read_whole(tmp_path / "scan.mp4")
+
+
+def test_a_sound_file_cut_short_is_named(tmp_path, good_bytes):
+    video = write_video(tmp_path / "scan.mp4", even_times(2))
+    (tmp_path / "audio.m4a").write_bytes(good_bytes["front.mp4"][:-4000])
+    with pytest.raises(errors.TruncatedError, match="cut short"):
+        opened(video, sound=tmp_path / "audio.m4a").sound().window(0.0, 2.0)
+
+
 def test_files_that_are_no_recording_are_named(tmp_path):
     (tmp_path / "text.mp4").write_text("This is no video.\n" * 100)
     (tmp_path / "empty.mp4").touch()
     write_video(tmp_path / "sound.mp4", sound=tone(2))
     soundfile.write(tmp_path / "sound.wav", tone(1), 48_000)
+    write_video(tmp_path / "cover.mp4", [0.0], sound=tone(2), codecs=("mjpeg", "aac"), is_cover=True)
     expected = {
         "text.mp4": errors.UnreadableError,
         "empty.mp4": errors.EmptyRecordingError,
         "sound.mp4": errors.NoVideoError,
         "sound.wav": errors.NoVideoError,
+        "cover.mp4": errors.NoVideoError,
         "absent.mp4": errors.UnreadableError,
     }
     for name, error in expected.items():
@@ -235,7 +341,25 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path):
 
 
 def test_folders_of_scans_and_flat_folders_are_found(tmp_path):
-    for name in ["b/scan.mp4", "b/scan.json", "b/other.mp4", "b/audio.wav", "a/scan.avi", "a/gaze.csv", "a/planes.csv", "flat/2.mkv", "flat/1.MP4", "flat/voice.wav", "flat/readme.txt", "flat/.hidden.mp4", "deep/er/x.dcm", "none/scan.json", "two/1.mp4", "two/2.mp4", "two/gaze.csv"]:
+    for name in [
+        "b/scan.mp4",
+        "b/scan.json",
+        "b/other.mp4",
+        "b/audio.wav",
+        "a/scan.avi",
+        "a/gaze.csv",
+        "a/planes.csv",
+        "flat/2.mkv",
+        "flat/1.MP4",
+        "flat/voice.wav",
+        "flat/readme.txt",
+        "flat/.hidden.mp4",
+        "deep/er/x.dcm",
+        "none/scan.json",
+        "two/1.mp4",
+        "two/2.mp4",
+        "two/gaze.csv",
+    ]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "void").mkdir()

@@ -100,3 +100,9 @@ def test_a_file_edited_so_that_sides_share_a_scan_is_refused(tmp_path):
     (tmp_path / SPLITS_FILE).write_text(json.dumps(content))
     with pytest.raises(SplitError, match="scan a"):
         read_splits(tmp_path)
+
+
+def test_new_patients_keep_the_share_held_out():
+    known = split_by_patient(scans_of(list(range(10))), 0.2, 0, "key")
+    splits = split_by_patient(scans_of(list(range(20))), 0.2, 0, "key", known)
+    assert (len(known.validation), len(splits.validation)) == (2, 4)

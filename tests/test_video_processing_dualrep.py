@@ -69,10 +69,11 @@ def test_a_grey_clip_equals_a_colour_clip_of_equal_channels():
         assert torch.equal(pixel_values(kind), expected)
 
 
-def test_a_frame_looks_as_the_image_processor_makes_it():
-    array = clip(height=45, width=100)
-    images = DualRepImageProcessor()(list(array), return_tensors="pt")["pixel_values"]
-    assert torch.equal(pixel_values(array)[0], images)
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "1"])
+def test_a_frame_looks_as_the_image_processor_makes_it(mode):
+    frames = [Image.fromarray(frame).convert(mode) for frame in clip(height=45, width=100)]
+    images = DualRepImageProcessor()(frames, return_tensors="pt")["pixel_values"]
+    assert torch.equal(pixel_values(frames)[0], images)
 
 
 @settings(max_examples=30, deadline=None)
@@ -106,6 +107,28 @@ def test_a_row_does_not_depend_on_its_batch():
         assert torch.equal(row, pixel_values(single)[0])
 
 
+@pytest.mark.parametrize("damage", ["not a video", "cut short", "missing"])
+def test_a_bad_video_file_is_named(tmp_path, damage):
+    path = tmp_path / "scan.mp4"
+    if damage == "not a video":
+        path.write_bytes(b"no video at all")
+    elif damage == "cut short":
+        write_video(path, 28)
+        with (
+            av.open(str(path)) as whole,
+            av.open(str(tmp_path / "index_first.mp4"), "w", options={"movflags": "faststart"}) as copy,
+        ):
+            stream = copy.add_stream_from_template(whole.streams.video[0])
+            for packet in whole.demux(video=0):
+                if packet.dts is not None:
+                    packet.stream = stream
+                    copy.mux(packet)
+        path = tmp_path / "index_first.mp4"
+        path.write_bytes(path.read_bytes()[: path.stat().st_size * 3 // 4])
+    with pytest.raises(ValueError, match=path.name):
+        pixel_values(path)
+
+
 @pytest.mark.parametrize("frames", [28, 5])
 def test_a_video_file_is_read_as_the_pipeline_asks_for_it(tmp_path, frames):
     path = tmp_path / "scan.mp4"
@@ -115,7 +138,8 @@ def test_a_video_file_is_read_as_the_pipeline_asks_for_it(tmp_path, frames):
     brightness = (values[0, :, 0].mean(dim=(1, 2)) * 0.229 + 0.485) * 255
     numbers = ((brightness - 20) / 8).round().int().tolist()
     assert numbers == [index * frames // 14 for index in range(14)]
-    assert torch.equal(pixel_values([str(path), str(path)])[1], values[0])
+    assert torch.equal(pixel_values([path, str(path)])[1], values[0])
+    assert torch.equal(pixel_values(path), values)
 
 
 @pytest.mark.parametrize(

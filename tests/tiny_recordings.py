@@ -46,17 +46,20 @@ def write_video(
     sampling_rate_hz: int = 48_000,
     codecs: tuple[str, str] = ("libx264", "aac"),
     options: dict[str, str] | None = None,
+    is_cover: bool = False,
 ) -> Path:
-    """Write a media file; each frame has exactly the time stamp given, and the sound starts at `sound_start_s`."""
+    """Write a media file; frames have exactly the time stamps given, sound starts at `sound_start_s`.
+
+    With `is_cover` the picture belongs to the sound, as in music files.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", options=options or {}) as container:
         video = None if times_s is None else _video_stream(container, codecs[0], pictures)
-        audio = (
-            None if sound is None else container.add_stream(codecs[1], rate=sampling_rate_hz, layout="mono")
-        )
+        audio = sound if sound is None else container.add_stream(codecs[1], sampling_rate_hz, layout="mono")
+        if is_cover:
+            video.disposition = av.stream.Disposition.attached_pic
         # Both tracks are written side by side, as a machine writes them: a file cut short loses both.
-        ends_s = [] if times_s is None else list(times_s)
-        for index, time_s in enumerate(ends_s):
+        for index, time_s in enumerate([] if times_s is None else times_s):
             frame = av.VideoFrame.from_ndarray(pictures[index] if pictures else numbered_picture(index % 256))
             frame.pts, frame.time_base = round(time_s * CLOCK_HZ), Fraction(1, CLOCK_HZ)
             container.mux(video.encode(frame))
@@ -70,7 +73,7 @@ def write_video(
 def _video_stream(container, codec: str, pictures: list[np.ndarray] | None) -> av.VideoStream:
     stream = container.add_stream(codec, rate=30)
     stream.height, stream.width = pictures[0].shape[:2] if pictures else (SIZE, SIZE)
-    stream.pix_fmt = "yuv420p"
+    stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
     stream.time_base = stream.codec_context.time_base = Fraction(1, CLOCK_HZ)
     if codec == "libx264":
         stream.options = {"preset": "ultrafast", "crf": "10"}

@@ -1,0 +1,1 @@
+"""Cards and uploads for the Hub; reads what training wrote, and imports no model."""

@@ -1,0 +1,441 @@
+"""The whole model: objective, masks, ablations, and what its folder gives to towers and task models."""
+
+import fractions
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_models import FRAMES, SIZE, tiny_batch, tiny_config
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForImageClassification,
+    AutoModelForVideoClassification,
+    pipeline,
+)
+
+from modeling_dualrep import (
+    DualRepAudioModel,
+    DualRepConfig,
+    DualRepForImageClassification,
+    DualRepForVideoClassification,
+    DualRepImageModel,
+    DualRepImageProcessor,
+    DualRepModel,
+    DualRepVideoModel,
+    DualRepVideoProcessor,
+)
+from modeling_dualrep.losses import (
+    anchored_similarities,
+    contrastive_loss,
+    contrastive_loss_of_similarities,
+    triplet_ranking_loss,
+)
+
+AUDIO_TERMS = ["video_audio_contrastive", "fused_video_audio_contrastive", "video_audio_similarity"]
+IMAGE_TERMS = ["video_image_contrastive", "fused_video_image_contrastive", "video_image_similarity"]
+MASK = [True, False, True, True, False]
+
+
+def build(training: bool = False, **fields: object) -> DualRepModel:
+    torch.manual_seed(0)
+    return DualRepModel(tiny_config(**fields)).train(training)
+
+
+def saved_gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
+def test_the_objective_is_equation_13() -> None:
+    model = build(
+        temperature=0.3, margin=0.7, contrastive_balance=0.8, audio_loss_weight=2.0, image_loss_weight=0.5
+    )
+    output = model(**tiny_batch(5), return_loss=True)
+    expected = {}
+    for other, weight in (("audio", 2.0), ("image", 0.5)):
+        video, embeds, fused = (output[f"{name}_embeds"] for name in ("video", other, f"video_{other}"))
+        expected[f"video_{other}_contrastive"] = weight * 0.8 * contrastive_loss(video, embeds, 0.3)
+        expected[f"fused_video_{other}_contrastive"] = weight * 0.8 * contrastive_loss(video, fused, 0.3)
+        spaces = output.video_similarity_embeds, output[f"{other}_similarity_embeds"]
+        expected[f"video_{other}_similarity"] = weight * 0.2 * triplet_ranking_loss(*spaces, 0.7)
+    assert list(output.loss_terms) == AUDIO_TERMS + IMAGE_TERMS
+    torch.testing.assert_close(output.loss_terms, expected)
+    torch.testing.assert_close(output.loss, sum(expected.values()))
+    assert len({round(term.item(), 6) for term in expected.values()}) == 6
+    assert output.num_audio_clips == 5
+
+
+def test_embeddings_are_projections_fusions_and_heads_of_the_towers() -> None:
+    model, batch = build(), tiny_batch(3)
+    output = model(**batch)
+    assert output.loss is None and output.loss_terms is None
+    video = model.video_projection(model.video_model(batch["pixel_values_videos"]).pooler_output)
+    audio = model.audio_projection(model.audio_model(batch["input_features"]).pooler_output)
+    image = model.image_projection(model.image_model(batch["pixel_values"]).pooler_output)
+    torch.testing.assert_close(
+        dict(output),
+        {
+            "video_embeds": video,
+            "audio_embeds": audio,
+            "image_embeds": image,
+            "video_audio_embeds": model.audio_fusion(audio, video),
+            "video_image_embeds": model.image_fusion(image, video),
+            "video_similarity_embeds": model.video_similarity(video),
+            "audio_similarity_embeds": model.audio_similarity(audio),
+            "image_similarity_embeds": model.image_similarity(image),
+        },
+    )
+
+
+def test_candidates_can_be_fused_with_the_anchors_video() -> None:
+    """It changes the fused terms, and those alone."""
+    batch = tiny_batch(5)
+    anchored = build(fuse_candidates_with_anchor_video=True)
+    output, paper = anchored(**batch, return_loss=True), build()(**batch, return_loss=True)
+    for other in ("audio", "image"):
+        embeds, fusion = output[f"{other}_embeds"], getattr(anchored, f"{other}_fusion")
+        similarities = anchored_similarities(output.video_embeds, *fusion.parts(embeds, output.video_embeds))
+        name = f"fused_video_{other}_contrastive"
+        torch.testing.assert_close(
+            output.loss_terms[name], 0.5 * contrastive_loss_of_similarities(similarities, 0.1)
+        )
+        assert abs(output.loss_terms[name] - paper.loss_terms[name]) > 1e-3
+        for same in (f"video_{other}_contrastive", f"video_{other}_similarity"):
+            assert torch.equal(output.loss_terms[same], paper.loss_terms[same])
+
+
+def test_negatives_of_the_ranking_losses_follow_the_configuration() -> None:
+    output = build(negatives="mean")(**tiny_batch(5), return_loss=True)
+    spaces = output.video_similarity_embeds, output.image_similarity_embeds
+    mean = 0.5 * triplet_ranking_loss(*spaces, 0.2, "mean")
+    torch.testing.assert_close(output.loss_terms["video_image_similarity"], mean)
+    assert abs(mean - 0.5 * triplet_ranking_loss(*spaces, 0.2, "hardest")) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("fields", "terms", "absent"),
+    [
+        ({"use_audio": False}, IMAGE_TERMS, ["audio_model", "audio_projection", "audio_fusion"]),
+        ({"use_image": False}, AUDIO_TERMS, ["image_model", "image_projection", "image_similarity"]),
+        (
+            {"use_contrastive_loss": False},
+            ["video_audio_similarity", "video_image_similarity"],
+            ["audio_fusion", "image_fusion"],
+        ),
+        (
+            {"use_similarity_loss": False},
+            AUDIO_TERMS[:2] + IMAGE_TERMS[:2],
+            ["video_similarity", "audio_similarity", "image_similarity"],
+        ),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_ablations_leave_their_terms_and_weights_out(fields: dict, terms: list, absent: list) -> None:
+    model, batch = build(training=True, **fields), tiny_batch(4)
+    if "use_audio" in fields:
+        del batch["input_features"]
+    if "use_image" in fields:
+        del batch["pixel_values"]
+    output = model(**batch, return_loss=True)
+    assert list(output.loss_terms) == terms
+    torch.testing.assert_close(output.loss, sum(output.loss_terms.values()))
+    assert not any(hasattr(model, name) for name in absent)
+    output.loss.backward()
+    assert all(gradient is not None for gradient in saved_gradients(model).values())
+    assert (output.num_audio_clips is None) == ("use_audio" in fields)
+
+
+def test_one_loss_alone_is_taken_whole() -> None:
+    batch = tiny_batch(4)
+    whole = build(contrastive_balance=0.25)
+    terms = whole(**batch, return_loss=True).loss_terms
+    for other_loss, share in (("use_similarity_loss", 0.25), ("use_contrastive_loss", 0.75)):
+        model = build(contrastive_balance=0.25, **{other_loss: False})
+        model.load_state_dict(whole.state_dict(), strict=False)
+        left = model(**batch, return_loss=True).loss_terms
+        torch.testing.assert_close(left, {name: terms[name] / share for name in left})
+
+
+def test_what_a_silent_clip_holds_changes_nothing() -> None:
+    """In training, not even as NaN: neither loss, nor gradient, nor the statistics of any BatchNorm."""
+    results = []
+    for filling in (0.0, float("nan")):
+        model, batch = build(training=True), tiny_batch(5, mask=MASK)
+        batch["input_features"][~batch["audio_mask"]] = filling
+        output = model(**batch, return_loss=True)
+        output.loss.backward()
+        results.append((dict(output), saved_gradients(model), dict(model.named_buffers())))
+    torch.testing.assert_close(*results, rtol=0, atol=0)
+    assert results[0][0]["num_audio_clips"] == 3
+
+
+def test_silent_clips_are_as_left_out_of_the_audio_terms() -> None:
+    model, batch = build(), tiny_batch(5, mask=MASK)
+    output = model(**batch, return_loss=True)
+    rows = batch.pop("audio_mask")
+    of_sounding = model(**{name: values[rows] for name, values in batch.items()}, return_loss=True)
+    of_all = model(**batch, return_loss=True)
+    for term in AUDIO_TERMS:
+        torch.testing.assert_close(output.loss_terms[term], of_sounding.loss_terms[term])
+        assert abs(output.loss_terms[term] - of_all.loss_terms[term]) > 1e-4
+    for term in IMAGE_TERMS:
+        torch.testing.assert_close(output.loss_terms[term], of_all.loss_terms[term])
+    for name in ("audio_embeds", "video_audio_embeds", "audio_similarity_embeds"):
+        assert (output[name][~rows] == 0).all()
+        torch.testing.assert_close(output[name][rows], of_sounding[name])
+
+
+def test_silent_clips_stay_out_of_the_batch_norms_of_the_audio() -> None:
+    """In training the sounding rows are embedded as if the others were not there."""
+    batch = tiny_batch(5, mask=MASK)
+    rows = batch["audio_mask"]
+    masked = build(training=True)
+    alone = build(training=True)
+    output = masked(**batch)
+    expected = alone(input_features=batch["input_features"][rows])
+    torch.testing.assert_close(output.audio_similarity_embeds[rows], expected.audio_similarity_embeds)
+    for name, statistic in masked.named_buffers():
+        if name.startswith("audio"):
+            torch.testing.assert_close(statistic, alone.get_buffer(name))
+
+
+@pytest.mark.parametrize("sounding", [0, 1])
+@pytest.mark.parametrize("fields", [{}, {"fuse_candidates_with_anchor_video": True}], ids=["", "anchored"])
+def test_without_two_sounding_clips_the_audio_terms_are_zero(sounding: int, fields: dict) -> None:
+    model, batch = (
+        build(training=True, **fields),
+        tiny_batch(4, mask=[True] * sounding + [False] * (4 - sounding)),
+    )
+    output = model(**batch, return_loss=True)
+    assert [output.loss_terms[term].item() for term in AUDIO_TERMS] == [0, 0, 0]
+    assert output.num_audio_clips == sounding
+    torch.testing.assert_close(output.loss, sum(output.loss_terms[term] for term in IMAGE_TERMS))
+    output.loss.backward()
+    for name, gradient in saved_gradients(model).items():
+        assert gradient is not None, f"{name} has no gradient, for which other processes would wait"
+        assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["pixel_values_videos", "input_features", "pixel_values"])
+def test_any_input_can_be_given_alone(name: str) -> None:
+    model, batch = build(), tiny_batch(3)
+    prefix = {"pixel_values_videos": "video", "input_features": "audio", "pixel_values": "image"}[name]
+    output, whole = model(**{name: batch[name]}), model(**batch)
+    assert set(output) == {f"{prefix}_embeds", f"{prefix}_similarity_embeds"}
+    for key in output:
+        assert torch.equal(output[key], whole[key])
+
+
+def test_features_are_the_embeddings() -> None:
+    model, batch = build(), tiny_batch(3)
+    output = model(**batch)
+    for kind, name in (
+        ("video", "pixel_values_videos"),
+        ("audio", "input_features"),
+        ("image", "pixel_values"),
+    ):
+        get_features = getattr(model, f"get_{kind}_features")
+        features = get_features(batch[name])
+        assert torch.equal(features.pooler_output, output[f"{kind}_embeds"])
+        assert features.last_hidden_state.shape[:2] == (3, 6)
+        assert features.hidden_states is None
+        assert len(get_features(batch[name], output_hidden_states=True).hidden_states) == 2
+
+
+def test_a_tuple_holds_what_the_output_holds() -> None:
+    model, batch = build(), tiny_batch(3)
+    output, values = model(**batch, return_loss=True), model(**batch, return_loss=True, return_dict=False)
+    assert isinstance(values, tuple) and len(values) == len(output)
+    torch.testing.assert_close(values, output.to_tuple())
+    assert torch.equal(values[0], output.loss)
+
+
+def test_bad_inputs_are_refused() -> None:
+    model, batch = build(training=True), tiny_batch(3)
+
+    def without(name: str) -> dict:
+        return {key: values for key, values in batch.items() if key != name}
+
+    with pytest.raises(ValueError, match="was given nothing: pass pixel_values_videos"):
+        model()
+    with pytest.raises(ValueError, match="needs input_features too"):
+        model(**without("input_features"), return_loss=True)
+    with pytest.raises(ValueError, match="needs pixel_values too"):
+        model(**without("pixel_values"), return_loss=True)
+    with pytest.raises(ValueError, match="at least two clips, but got 1: make the batch larger"):
+        model(**tiny_batch(1), return_loss=True)
+    with pytest.raises(ValueError, match="3 of pixel_values_videos, 2 of input_features, 3 of pixel_values"):
+        model(**without("input_features"), input_features=batch["input_features"][:2])
+    with pytest.raises(ValueError, match=r"audio_mask has shape \(2,\).*one value a clip: \(3,\)"):
+        model(**batch, audio_mask=torch.ones(2, dtype=torch.bool))
+    with pytest.raises(ValueError, match=r"input_features was given.*use_audio is False"):
+        build(use_audio=False)(**batch)
+    with pytest.raises(ValueError, match=r"pixel_values was given.*use_image is False"):
+        build(use_image=False).get_image_features(batch["pixel_values"])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_trains_at_a_low_temperature(dtype: torch.dtype) -> None:
+    """Throughout in that precision, a silent clip among the others."""
+    model = build(training=True, temperature=0.01).to(dtype)
+    batch = tiny_batch(4, mask=[True, True, False, True], dtype=dtype)
+    output = model(**batch, return_loss=True)
+    output.loss.backward()
+    assert output.loss.dtype == torch.float32 and output.loss.isfinite()
+    assert all(gradient.isfinite().all() for gradient in saved_gradients(model).values())
+
+
+def test_autocast_trains() -> None:
+    model, batch = build(training=True, temperature=0.01), tiny_batch(4, mask=[True, True, False, True])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = model(**batch, return_loss=True)
+    output.loss.backward()
+    assert all(gradient.isfinite().all() for gradient in saved_gradients(model).values())
+    torch.testing.assert_close(
+        output.loss, build(True, temperature=0.01)(**batch, return_loss=True).loss, rtol=0.2, atol=1
+    )
+
+
+def test_a_few_steps_learn_the_pairs_of_a_batch() -> None:
+    model, batch = build(training=True), tiny_batch(8)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(30):
+        output = model(**batch, return_loss=True)
+        optimizer.zero_grad()
+        output.loss.backward()
+        optimizer.step()
+        losses.append({name: term.item() for name, term in output.loss_terms.items()})
+    assert all(losses[-1][name] < losses[0][name] - 0.05 for name in losses[0])
+
+
+def test_a_frozen_tower_keeps_its_weights_and_statistics() -> None:
+    config = tiny_config()
+    config.audio_config.freeze = True
+    model = DualRepModel(config).train()
+    statistics = {name: value.clone() for name, value in model.audio_model.named_buffers()}
+    model(**tiny_batch(4), return_loss=True).loss.backward()
+    gradients = saved_gradients(model)
+    assert all((gradient is None) == name.startswith("audio_model.") for name, gradient in gradients.items())
+    assert all(torch.equal(model.audio_model.get_buffer(name), value) for name, value in statistics.items())
+
+
+def test_the_full_size_is_the_papers() -> None:
+    with torch.device("meta"):
+        model = DualRepModel(DualRepConfig())
+    assert [model.video_projection.in_features, model.audio_projection.in_features] == [512, 2048]
+    assert model.image_projection.in_features == 512
+    assert model.audio_fusion.projection.weight.shape == (512, 1024)
+    millions = {
+        name: sum(p.numel() for p in tower.parameters()) / 1e6
+        for name, tower in model.named_children()
+        if name.endswith("_model")
+    }
+    # R(2+1)D-18 without its classifier has 31.3 million weights, ResNet18 11.2.
+    assert millions["video_model"] == pytest.approx(31.3, abs=0.05)
+    assert millions["image_model"] == pytest.approx(11.18, abs=0.05)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pretraining folder."""
+    folder = tmp_path_factory.mktemp("pretrained")
+    build().save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("clips", [1, 3])
+def test_a_saved_model_gives_the_same_embeddings(folder: Path, clips: int) -> None:
+    """To the last bit; one clip is the case in which the place of the weights in memory matters."""
+    model, batch = AutoModel.from_pretrained(folder), tiny_batch(clips)
+    assert isinstance(model, DualRepModel) and isinstance(AutoConfig.from_pretrained(folder), DualRepConfig)
+    output, expected = model(**batch), build()(**batch)
+    assert all(torch.equal(output[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize(
+    ("tower", "name", "argument"),
+    [
+        (DualRepVideoModel, "video_model", "pixel_values_videos"),
+        (DualRepAudioModel, "audio_model", "input_features"),
+        (DualRepImageModel, "image_model", "pixel_values"),
+    ],
+)
+def test_one_tower_can_be_taken_out_of_the_whole(folder: Path, tower: type, name: str, argument: str) -> None:
+    model, info = tower.from_pretrained(folder, output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
+    inputs = tiny_batch(3)[argument]
+    expected = getattr(build(), name)(inputs).pooler_output
+    assert torch.equal(model(inputs).pooler_output, expected)
+
+
+@pytest.mark.parametrize(
+    ("auto_class", "task_model", "tower", "argument"),
+    [
+        (AutoModelForImageClassification, DualRepForImageClassification, "image_model", "pixel_values"),
+        (
+            AutoModelForVideoClassification,
+            DualRepForVideoClassification,
+            "video_model",
+            "pixel_values_videos",
+        ),
+    ],
+)
+def test_a_task_model_loads_from_the_pretraining_folder(
+    folder: Path, tmp_path: Path, auto_class: type, task_model: type, tower: str, argument: str
+) -> None:
+    model, info = auto_class.from_pretrained(folder, num_labels=14, output_loading_info=True)
+    assert isinstance(model, task_model)
+    assert info["missing_keys"] == {"classifier.weight", "classifier.bias"}
+    assert not info["unexpected_keys"] and not info["mismatched_keys"]
+    inputs, labels = tiny_batch(3)[argument], torch.tensor([0, 5, 13])
+    features = getattr(build(), tower)(inputs).pooler_output
+    assert torch.equal(getattr(model, tower)(inputs).pooler_output, features)
+    output = model(**{argument: inputs}, labels=labels)
+    assert output.logits.shape == (3, 14)
+    torch.testing.assert_close(output.logits, model.classifier(features))
+    torch.testing.assert_close(output.loss, torch.nn.functional.cross_entropy(output.logits, labels))
+    model.save_pretrained(tmp_path)
+    again = auto_class.from_pretrained(tmp_path)
+    assert torch.equal(again(**{argument: inputs}).logits, output.logits)
+
+
+def test_a_folder_of_another_size_is_refused(folder: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"mismatch"):
+        DualRepModel.from_pretrained(folder, config=tiny_config(projection_dim=4))
+
+
+def test_the_pipelines_of_transformers_take_the_task_models(folder: Path, tmp_path: Path) -> None:
+    labels = {index: f"plane {index}" for index in range(14)}
+    image = AutoModelForImageClassification.from_pretrained(folder, id2label=labels)
+    image_processor = DualRepImageProcessor(size={"height": SIZE, "width": SIZE})
+    frame = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    video_path = write_video(tmp_path / "clip.mp4")
+    image.save_pretrained(tmp_path / "image")
+    image_processor.save_pretrained(tmp_path / "image")
+    scores = pipeline("image-classification", model=str(tmp_path / "image"))(Image.fromarray(frame), top_k=14)
+    assert {score["label"] for score in scores} == set(labels.values())
+
+    video = AutoModelForVideoClassification.from_pretrained(folder, id2label=labels)
+    video.save_pretrained(tmp_path / "video")
+    DualRepVideoProcessor(size={"height": SIZE, "width": SIZE}, num_frames=FRAMES).save_pretrained(
+        tmp_path / "video"
+    )
+    scores = pipeline("video-classification", model=str(tmp_path / "video"))(str(video_path), top_k=14)
+    assert {score["label"] for score in scores} == set(labels.values())
+    assert sum(score["score"] for score in scores) == pytest.approx(1)
+
+
+def write_video(path: Path) -> Path:
+    """A second of noise."""
+    frames = np.random.default_rng(1).integers(0, 256, (10, 32, 48, 3), dtype=np.uint8)
+    with av.open(path, "w") as container:
+        stream = container.add_stream("mpeg4", rate=fractions.Fraction(10))
+        stream.width, stream.height = 48, 32
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    return path

@@ -1,0 +1,183 @@
+"""A saved folder in a fresh process that has transformers, but not this package."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import FRAMES, MEL_BINS, SIZE, tiny_batch, tiny_config
+
+from modeling_dualrep import (
+    DualRepFeatureExtractor,
+    DualRepImageProcessor,
+    DualRepModel,
+    DualRepProcessor,
+    DualRepVideoModel,
+    DualRepVideoProcessor,
+)
+
+# It takes a folder, a file of inputs and expected outputs, and the names of the checks to make.
+CHECKS = """
+import sys
+
+sys.modules["modeling_dualrep"] = None  # whoever imports the package fails
+folder, file, *names = sys.argv[1:]
+
+import torch
+import transformers
+
+expected = torch.load(file, weights_only=False)
+torch.set_num_threads(expected["threads"])
+batch = expected["batch"]
+
+
+def load(auto_class, **fields):
+    return getattr(transformers, auto_class).from_pretrained(folder, trust_remote_code=True, **fields)
+
+
+def check_config():
+    config = load("AutoConfig")
+    assert type(config).__name__ == "DualRepConfig" and config.to_diff_dict() == expected["config"]
+
+
+def check_model():
+    model = load("AutoModel")
+    outputs = model(**batch)
+    assert set(outputs) == set(expected["outputs"])
+    assert all(torch.equal(outputs[name], value) for name, value in expected["outputs"].items())
+    model.save_pretrained(folder + "-again")
+    again = transformers.AutoModel.from_pretrained(folder + "-again", trust_remote_code=True)
+    assert torch.equal(again(**batch).video_embeds, outputs.video_embeds)
+
+
+def check_task_model(auto_class, tower, argument):
+    model = load(auto_class, num_labels=14)
+    features = getattr(model, tower)(batch[argument]).pooler_output
+    assert torch.equal(features, expected[tower])
+    logits = model(**{argument: batch[argument]}).logits
+    assert torch.equal(logits, model.classifier(features)) and logits.shape[1] == 14
+
+
+def check_images():
+    check_task_model("AutoModelForImageClassification", "image_model", "pixel_values")
+
+
+def check_videos():
+    check_task_model("AutoModelForVideoClassification", "video_model", "pixel_values_videos")
+
+
+def check_processor():
+    processed = load("AutoProcessor")(**expected["raw"], return_tensors="pt")
+    assert set(processed) == set(expected["processed"])
+    assert all(torch.equal(processed[name], value) for name, value in expected["processed"].items())
+
+
+def check_tower():
+    model = load("AutoModel")
+    assert torch.equal(model(batch["pixel_values_videos"]).pooler_output, expected["video_model"])
+
+
+with torch.no_grad():
+    for name in names:
+        globals()["check_" + name]()
+        ours = [module for module in sys.modules if module.split(".")[0] == "modeling_dualrep"]
+        assert ours == ["modeling_dualrep"], ours
+"""
+NAMES = ["config", "model", "images", "videos", "processor"]
+
+
+def check_in_a_fresh_process(folder: Path, file: Path, *names: str) -> None:
+    """Isolated from the checkout and from what other processes have cached."""
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("HF_", "PYTHON"))
+    }
+    environment |= {"HF_HOME": str(file.parent / "home"), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-I", "-c", CHECKS, str(folder), str(file), *names]
+    process = subprocess.run(command, env=environment, cwd=file.parent, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+
+
+def raw_triples() -> dict:
+    random = np.random.default_rng(0)
+    return {
+        "videos": [random.integers(0, 256, (FRAMES + 2, 12, 10, 3), dtype=np.uint8) for _ in range(2)],
+        "audio": [random.standard_normal(8000).astype(np.float32), None],
+        "images": [random.integers(0, 256, (12, 10, 3), dtype=np.uint8) for _ in range(2)],
+        "sampling_rate": 16000,
+    }
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A pretraining folder as it is published, and a file of what it must give."""
+    root = tmp_path_factory.mktemp("published")
+    torch.manual_seed(0)
+    model, batch = DualRepModel(tiny_config()).eval(), tiny_batch(2, mask=[True, False])
+    size = {"height": SIZE, "width": SIZE}
+    processor = DualRepProcessor(
+        DualRepFeatureExtractor(feature_size=MEL_BINS),
+        DualRepImageProcessor(size=size),
+        DualRepVideoProcessor(size=size, num_frames=FRAMES),
+    )
+    model.save_pretrained(root / "model")
+    processor.save_pretrained(root / "model")
+    raw = raw_triples()
+    with torch.no_grad():
+        expected = {
+            "threads": torch.get_num_threads(),
+            "config": model.config.to_diff_dict(),
+            "batch": batch,
+            "outputs": dict(model(**batch)),
+            "image_model": model.image_model(batch["pixel_values"]).pooler_output,
+            "video_model": model.video_model(batch["pixel_values_videos"]).pooler_output,
+            "raw": raw,
+            "processed": dict(processor(**raw, return_tensors="pt")),
+        }
+    torch.save(expected, root / "expected.pt")
+    return root / "model", root / "expected.pt"
+
+
+def test_a_folder_holds_its_code_and_names_every_class(published: tuple[Path, Path]) -> None:
+    """Flat siblings, as they stand in the package."""
+    package = Path(sys.modules[DualRepModel.__module__].__file__).parent
+    code = {file.name for file in published[0].glob("*.py")}
+    left_out = {"__init__.py", "convert_weights.py"}
+    assert code == {file.name for file in package.glob("*.py")} - left_out
+    assert all((published[0] / name).read_bytes() == (package / name).read_bytes() for name in code)
+
+
+def test_everything_loads_in_a_fresh_process(published: tuple[Path, Path]) -> None:
+    check_in_a_fresh_process(*published, *NAMES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_each_class_loads_alone_in_a_fresh_process(published: tuple[Path, Path], name: str) -> None:
+    """None may rely on code that another has loaded before."""
+    check_in_a_fresh_process(*published, name)
+
+
+@pytest.mark.slow
+def test_a_task_model_of_its_own_loads_in_a_fresh_process(
+    published: tuple[Path, Path], tmp_path: Path
+) -> None:
+    from modeling_dualrep import DualRepForVideoClassification
+
+    DualRepForVideoClassification.from_pretrained(published[0], num_labels=14).save_pretrained(tmp_path)
+    check_in_a_fresh_process(tmp_path, published[1], "videos")
+
+
+@pytest.mark.slow
+def test_a_tower_of_its_own_loads_in_a_fresh_process(published: tuple[Path, Path], tmp_path: Path) -> None:
+    DualRepVideoModel.from_pretrained(published[0]).save_pretrained(tmp_path)
+    check_in_a_fresh_process(tmp_path, published[1], "tower")
+
+
+def test_the_check_sees_other_weights(published: tuple[Path, Path], tmp_path: Path) -> None:
+    """Not every folder passes."""
+    DualRepModel(tiny_config()).save_pretrained(tmp_path)
+    with pytest.raises(AssertionError, match="check_model"):
+        check_in_a_fresh_process(tmp_path, published[1], "model")

@@ -1,0 +1,1 @@
+"""Training of DualRep: runs from a checkout, is not in the wheel."""

@@ -1,0 +1,91 @@
+"""Embeds a gallery of held-out clips and measures retrieval and collapse on it."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import BatchFeature
+
+from train.retrieval import (
+    RECALL_AT,
+    alignment,
+    chance_recall,
+    effective_rank,
+    positive_ranks,
+    recall,
+    uniformity,
+)
+
+
+@dataclass(frozen=True)
+class GalleryEmbeddings:
+    """Embeddings of the gallery's clips, one row a clip, on the CPU.
+
+    Args:
+        clip_ids: the clips.
+        video, audio, image: (clips, features); audio rows without sound hold nothing to use.
+        has_sound: (clips,) bool.
+    """
+
+    clip_ids: list[str]
+    video: Tensor
+    audio: Tensor | None
+    image: Tensor | None
+    has_sound: Tensor
+
+
+def embed_gallery(
+    model: nn.Module, batches: Iterable[tuple[list[str], BatchFeature]], device: torch.device
+) -> GalleryEmbeddings:
+    """Embeddings in the space that retrieval searches: that of the similarity losses, where videos, speech
+    and frames are compared alone; without these losses, the projected embeddings.
+    """
+    was_training = model.training
+    model.eval()
+    suffix = "similarity_embeds" if model.config.use_similarity_loss else "embeds"
+    clip_ids: list[str] = []
+    parts: dict[str, list[Tensor]] = {"video": [], "audio": [], "image": [], "has_sound": []}
+    with torch.inference_mode():
+        for ids, batch in batches:
+            clip_ids += ids
+            outputs = model(**batch.to(device))
+            for name in ("video", "audio", "image"):
+                embeds = getattr(outputs, f"{name}_{suffix}")
+                if embeds is not None:
+                    parts[name].append(embeds.float().cpu())
+            silent = torch.zeros(len(ids), dtype=torch.bool)
+            parts["has_sound"].append(batch["audio_mask"].cpu() if "audio_mask" in batch else silent)
+    model.train(was_training)
+    joined = {name: torch.cat(of_batches) if of_batches else None for name, of_batches in parts.items()}
+    return GalleryEmbeddings(clip_ids, **joined)
+
+
+def measure(gallery: GalleryEmbeddings) -> dict[str, float]:
+    """Recall of speech and of frames to videos beside chance, and the signs of collapse, by name.
+
+    Queries without sound are left out; every video stays a candidate.
+    """
+    clips = len(gallery.clip_ids)
+    metrics = {"gallery_clips": float(clips)}
+    metrics |= {f"chance_recall_at_{k}": chance_recall(k, clips) for k in RECALL_AT}
+    rows = torch.arange(clips)
+    if gallery.image is not None:
+        metrics |= _pair_metrics("image", gallery.image, gallery.video, rows)
+    if gallery.audio is not None and gallery.has_sound.sum() >= 2:
+        metrics |= _pair_metrics(
+            "speech", gallery.audio[gallery.has_sound], gallery.video, rows[gallery.has_sound]
+        )
+    metrics["video_uniformity"] = uniformity(gallery.video)
+    metrics["video_effective_rank"] = effective_rank(gallery.video)
+    return metrics
+
+
+def _pair_metrics(name: str, queries: Tensor, videos: Tensor, own: Tensor) -> dict[str, float]:
+    ranks = positive_ranks(queries, videos, own)
+    metrics = {f"{name}_to_video_recall_at_{k}": share for k, share in recall(ranks).items()}
+    metrics[f"{name}_to_video_median_rank"] = ranks.double().median().item()
+    metrics[f"{name}_video_alignment"] = alignment(queries, videos[own])
+    metrics[f"{name}_uniformity"] = uniformity(queries)
+    metrics[f"{name}_effective_rank"] = effective_rank(queries)
+    return metrics

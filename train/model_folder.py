@@ -1,0 +1,140 @@
+"""The folder that a run leaves: model, processor, card, metrics.json, recipe and pictures."""
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import PreTrainedModel, ProcessorMixin
+
+from train.arguments import ArgumentsError, PretrainArguments
+from train.checkpoint import saved_steps
+from train.evaluation import GalleryEmbeddings
+from train.metrics_file import read_metrics, write_metrics
+from train.pictures import save_embedding_map, save_loss_curves, save_similarity_matrix
+
+RECIPE_FILE = "recipe.yaml"
+METRICS_FILE = "metrics.json"
+PICTURES = "pictures"
+CHECKPOINTS = "checkpoints"
+UNFINISHED = ".unfinished"
+# Fields that may differ between two runs into one folder: they change neither the model nor its data.
+FREE_FIELDS = ("overwrite_output_dir", "resume_from_checkpoint", "dataloader_num_workers", "report_to")
+
+
+def check_output_dir(arguments: PretrainArguments) -> None:
+    """Refuses to write over another run; with `overwrite_output_dir` its checkpoints are removed.
+
+    Raises:
+        ArgumentsError: the folder holds another recipe's run, checkpoints that a new start would write over,
+        or files
+            that no run wrote.
+    """
+    folder = Path(arguments.output_dir)
+    if not folder.exists() or arguments.resume_from_checkpoint is not None:
+        return
+    if not folder.is_dir():
+        raise ArgumentsError(f"output_dir {folder} is a file: name a folder.")
+    if arguments.overwrite_output_dir:
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+        return
+    advice = "Choose another output_dir, or pass --overwrite_output_dir true to start anew in it."
+    recipe = folder / RECIPE_FILE
+    if not recipe.is_file() and any(folder.iterdir()):
+        raise ArgumentsError(f"output_dir {folder} holds files that no pretraining wrote. {advice}")
+    if recipe.is_file():
+        difference = _first_difference(yaml.safe_load(recipe.read_text(encoding="utf-8")), arguments)
+        if difference:
+            raise ArgumentsError(f"output_dir {folder} holds a run of another recipe: {difference}. {advice}")
+    steps = saved_steps(folder / CHECKPOINTS)
+    if steps:
+        raise ArgumentsError(
+            f"output_dir {folder} holds checkpoints up to step {steps[-1]}. Pass "
+            f"--resume_from_checkpoint last to go on from there. {advice}"
+        )
+
+
+def write_recipe(arguments: PretrainArguments) -> None:
+    """Writes the resolved recipe, by which the folder is known as this run's."""
+    folder = Path(arguments.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / RECIPE_FILE).write_text(arguments.to_yaml(), encoding="utf-8")
+
+
+def write_model_folder(
+    arguments: PretrainArguments,
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    metrics: dict[str, float],
+    history: Sequence[dict[str, float]],
+    gallery: GalleryEmbeddings,
+    groups: Sequence[str],
+    recipe_name: str,
+    data_hash: str,
+    render_card: Callable[[dict[str, Any], str], object],
+) -> None:
+    """Writes everything aside, then puts it in its place, so that an older model stays until the new one is
+    complete.
+
+    Args:
+        arguments: the run.
+        model, processor: as trained.
+        metrics: `split/name`: number.
+        history: logged losses.
+        gallery: embeddings of the held-out clips.
+        groups: (clips of the gallery,) what each shows, to order and colour the pictures by.
+        recipe_name: for metrics.json and the card.
+        data_hash: of the clips.
+        render_card: makes the card of the contents of metrics.json and the model's name.
+    """
+    folder = Path(arguments.output_dir)
+    aside = folder / UNFINISHED
+    shutil.rmtree(aside, ignore_errors=True)
+    (aside / PICTURES).mkdir(parents=True)
+    model.save_pretrained(aside)
+    processor.save_pretrained(aside)
+    write_metrics(aside / METRICS_FILE, metrics, recipe=recipe_name, seed=arguments.seed, data_hash=data_hash)
+    card = render_card(read_metrics(aside / METRICS_FILE), folder.resolve().name)
+    (aside / "README.md").write_text(str(card), encoding="utf-8")
+    write_pictures(aside / PICTURES, history, gallery, groups)
+    _move_into_place(aside, folder)
+
+
+def write_pictures(
+    folder: Path, history: Sequence[dict[str, float]], gallery: GalleryEmbeddings, groups: Sequence[str]
+) -> None:
+    """Loss curves, similarity matrix and embedding map, as far as there is speech and an image tower."""
+    save_loss_curves(history, folder / "loss_curves.png")
+    panels = {"video": (gallery.video, groups)}
+    if gallery.image is not None:
+        panels["frame"] = (gallery.image, groups)
+    sounding = gallery.has_sound.nonzero().flatten().tolist()
+    if gallery.audio is not None and len(sounding) >= 2:
+        sounding_groups = [groups[index] for index in sounding]
+        panels["speech"] = (gallery.audio[sounding], sounding_groups)
+        save_similarity_matrix(
+            gallery.audio[sounding],
+            gallery.video[sounding],
+            sounding_groups,
+            folder / "speech_video_similarity.png",
+        )
+    save_embedding_map(panels, folder / "embeddings.png")
+
+
+def _first_difference(there: dict, arguments: PretrainArguments) -> str | None:
+    here = yaml.safe_load(arguments.to_yaml())
+    for name in here:
+        if name not in FREE_FIELDS and there.get(name) != here[name]:
+            return f"its {name} is {there.get(name)!r}, this run's is {here[name]!r}"
+    return None
+
+
+def _move_into_place(aside: Path, folder: Path) -> None:
+    for entry in aside.iterdir():
+        place = folder / entry.name
+        if place.is_dir():
+            shutil.rmtree(place)
+        os.replace(entry, place)
+    aside.rmdir()

@@ -1,0 +1,305 @@
+"""Pretrains DualRep on clips, or, without an argument, shows the whole way on recordings that it makes
+itself.
+
+accelerate launch train/pretrain.py                                        # the demo, some minutes
+accelerate launch train/pretrain.py train/recipes/paper_medium.yaml --dataset CLIPS --output_dir OUT
+accelerate launch train/pretrain.py RECIPE.yaml --resume_from_checkpoint last
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.utils import ProjectConfiguration, set_seed
+
+from datasets_scripts.schema import SCAN_ID
+from hub_cards.render import render_model_card
+from modeling_dualrep.configuration_dualrep import DualRepConfig
+from modeling_dualrep.convert_weights import load_tower_weights
+from modeling_dualrep.feature_extraction_dualrep import DualRepFeatureExtractor
+from modeling_dualrep.image_processing_dualrep import DualRepImageProcessor
+from modeling_dualrep.modeling_dualrep import DualRepModel
+from modeling_dualrep.processing_dualrep import DualRepProcessor
+from modeling_dualrep.video_processing_dualrep import DualRepVideoProcessor
+from train.arguments import ArgumentsError, PretrainArguments, help_text, parse_arguments
+from train.checkpoint import CheckpointError, check_checkpoint, describe_run, find_checkpoint, load_checkpoint
+from train.evaluation import GalleryEmbeddings, embed_gallery, measure
+from train.loop import DivergedError, TrainingRun, prepare_run, train
+from train.model_folder import CHECKPOINTS, check_output_dir, write_model_folder, write_recipe
+from train.retrieval import RECALL_AT
+from train.speech_pretraining import teach_words, word_features
+from train.triples import (
+    ClipsError,
+    Row,
+    SeededBatches,
+    Triples,
+    check_splits,
+    choose_gallery,
+    data_hash,
+    gallery_batches,
+    list_clips,
+    open_clips,
+    read_rows,
+    training_batches,
+)
+
+DEMO_RECIPE = Path(__file__).parent / "recipes" / "demo.yaml"
+
+
+@dataclass(frozen=True)
+class Clips:
+    """What a run trains and is measured on.
+
+    Args:
+        order: the training clips, in the order that the seed gives them.
+        gallery: undecoded rows of held-out clips.
+        hash: of the whole set.
+    """
+
+    order: SeededBatches
+    gallery: list[Row]
+    hash: str
+
+
+def main() -> int:
+    """Reads the command line and runs; an input that cannot be used ends in a sentence and exit status 2."""
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(f"{__doc__}\n{help_text()}")
+        return 0
+    try:
+        recipe = sys.argv[1] if len(sys.argv) > 1 and not sys.argv[1].startswith("--") else DEMO_RECIPE
+        pretrain(parse_arguments(sys.argv[1:], DEMO_RECIPE), Path(recipe).stem)
+    except (ArgumentsError, CheckpointError, ClipsError, DivergedError) as error:
+        print(f"pretrain.py: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def pretrain(arguments: PretrainArguments, recipe_name: str) -> None:
+    """The whole run: checks, clips, model, training, measurement, model folder."""
+    accelerator = build_accelerator(arguments)
+    if accelerator.is_main_process:
+        check_output_dir(arguments)
+    accelerator.wait_for_everyone()
+    config = arguments.model_config()
+    checkpoint = resumed_checkpoint(arguments)
+    clips = find_clips(accelerator, arguments)
+    description = describe_run(config, data_order(accelerator, arguments, clips))
+    if checkpoint is not None:
+        check_checkpoint(checkpoint, description)
+    set_seed(arguments.seed)
+    processor = build_processor(config)
+    model = build_model(arguments, config, processor, is_new=checkpoint is None)
+    max_steps = arguments.max_steps or arguments.num_train_epochs * clips.order.batches_per_epoch
+    run = prepare_run(accelerator, arguments, model, max_steps)
+    if checkpoint is not None:
+        load_checkpoint(accelerator, checkpoint)
+        clips.order.start_batch = run.progress.step
+    if accelerator.is_main_process:
+        write_recipe(arguments)
+    gallery = train_and_embed(run, processor, clips, description)
+    finish(run, processor, clips, gallery, recipe_name)
+
+
+def build_accelerator(arguments: PretrainArguments) -> Accelerator:
+    """accelerate with the run's precision and tracker; logs go beside the model."""
+    folder = Path(arguments.output_dir)
+    return Accelerator(
+        mixed_precision=arguments.mixed_precision,
+        log_with=None if arguments.report_to == "none" else arguments.report_to,
+        project_config=ProjectConfiguration(project_dir=str(folder), logging_dir=str(folder / "logs")),
+    )
+
+
+def build_processor(config: DualRepConfig) -> DualRepProcessor:
+    """The processor that makes what this model takes."""
+    video, image = config.video_config, config.image_config
+    return DualRepProcessor(
+        DualRepFeatureExtractor(feature_size=config.audio_config.num_mel_bins),
+        DualRepImageProcessor(size={"height": image.image_size, "width": image.image_size}),
+        DualRepVideoProcessor(
+            size={"height": video.image_size, "width": video.image_size}, num_frames=video.num_frames
+        ),
+    )
+
+
+def resumed_checkpoint(arguments: PretrainArguments) -> Path | None:
+    """The checkpoint to go on from, or None for a new run."""
+    if arguments.resume_from_checkpoint is None:
+        return None
+    return find_checkpoint(arguments.resume_from_checkpoint, Path(arguments.output_dir) / CHECKPOINTS)
+
+
+def find_clips(accelerator: Accelerator, arguments: PretrainArguments) -> Clips:
+    """The clips of the run, made first where the recipe simulates them; checks that there are enough."""
+    with accelerator.main_process_first():
+        dataset = arguments.dataset or make_dataset(arguments)
+    config = arguments.dataset_config
+    training, held_out = (list_clips(dataset, config, split) for split in ("train", "validation"))
+    check_splits(training, held_out)
+    order = SeededBatches(
+        open_clips(dataset, config, "train"),
+        len(training),
+        arguments.per_device_train_batch_size,
+        arguments.seed,
+        shuffle_buffer_clips=arguments.shuffle_buffer_clips,
+        rank=accelerator.process_index,
+        world_size=accelerator.num_processes,
+    )
+    chosen = choose_gallery(held_out, arguments.evaluation_clips)
+    gallery = read_rows(dataset, config, "validation", [key.clip_id for key in chosen])
+    return Clips(order, gallery, data_hash(dataset, config))
+
+
+def make_dataset(arguments: PretrainArguments) -> str:
+    """The folder of the clips that the recipe's simulation gives."""
+    from train import demo  # needs the speech synthesiser, which a run on clips does without
+
+    return str(demo.make_clips(arguments))
+
+
+def data_order(accelerator: Accelerator, arguments: PretrainArguments, clips: Clips) -> dict[str, Any]:
+    """What the order of the clips follows from."""
+    return {
+        "data_hash": clips.hash,
+        "seed": arguments.seed,
+        "per_device_train_batch_size": arguments.per_device_train_batch_size,
+        "shuffle_buffer_clips": arguments.shuffle_buffer_clips,
+        "processes": accelerator.num_processes,
+    }
+
+
+def build_model(
+    arguments: PretrainArguments, config: DualRepConfig, processor: DualRepProcessor, is_new: bool
+) -> DualRepModel:
+    """The model with its first weights: drawn, loaded into a tower, or taught everyday words."""
+    model = DualRepModel(config)
+    if not is_new:
+        return model
+    for name in ("video", "audio", "image"):
+        weights = getattr(arguments, f"{name}_weights")
+        if weights is not None:
+            path = Path(weights.path) if weights.path else None
+            try:
+                load_tower_weights(getattr(model, f"{name}_model"), weights.source, path)
+            except (OSError, ValueError) as error:
+                raise ArgumentsError(f"{name}_weights: {error}") from error
+    if arguments.speech_words.steps:
+        teach_speech_tower(arguments, model, processor)
+    return model
+
+
+def teach_speech_tower(
+    arguments: PretrainArguments, model: DualRepModel, processor: DualRepProcessor
+) -> None:
+    """Everyday words for the speech tower, as the recipe's section speech_words says."""
+    from datasets_scripts.spoken_words import spoken_words  # needs the speech synthesiser
+
+    words = arguments.speech_words
+    utterances = spoken_words(words.words, words.utterances_per_word, arguments.seed)
+    features, labels = word_features(utterances, processor)
+    accuracy = teach_words(model.audio_model, features, labels, words, arguments.seed)
+    print(
+        f"The speech tower tells {words.words} everyday words apart: "
+        f"{accuracy:.0%} of held-out utterances right."
+    )
+
+
+def train_and_embed(
+    run: TrainingRun, processor: DualRepProcessor, clips: Clips, description: dict[str, Any]
+) -> GalleryEmbeddings:
+    """Trains the run to its end; returns the embeddings of the gallery."""
+    arguments, accelerator = run.arguments, run.accelerator
+    model = accelerator.unwrap_model(run.model)
+    in_training, held_out = (
+        build_triples(arguments, model.config, processor, augmented) for augmented in (True, False)
+    )
+
+    def embed() -> GalleryEmbeddings:
+        batches = gallery_batches(held_out, clips.gallery, arguments.per_device_train_batch_size)
+        return embed_gallery(model, batches, accelerator.device)
+
+    accelerator.init_trackers("dualrep")
+    batches = training_batches(in_training, clips.order, arguments.dataloader_num_workers)
+    train(run, batches, lambda: measure(embed()), Path(arguments.output_dir) / CHECKPOINTS, description)
+    accelerator.end_training()
+    return embed()
+
+
+def build_triples(
+    arguments: PretrainArguments, config: DualRepConfig, processor: DualRepProcessor, augmented: bool
+) -> Triples:
+    """How rows become triples, in training or for evaluation."""
+    return Triples(
+        processor,
+        config.num_frames,
+        config.video_config.image_size,
+        config.image_config.image_size,
+        arguments.seed,
+        augmentation=arguments.augmentation if augmented else None,
+        minimum_speech_fraction=arguments.minimum_speech_fraction,
+        use_audio=config.use_audio,
+        use_image=config.use_image,
+        keep_in_memory=arguments.keep_clips_in_memory,
+    )
+
+
+def finish(
+    run: TrainingRun, processor: DualRepProcessor, clips: Clips, gallery: GalleryEmbeddings, recipe_name: str
+) -> None:
+    """Measures, writes the model folder and says what was learnt."""
+    arguments, accelerator = run.arguments, run.accelerator
+    if not accelerator.is_main_process:
+        return
+    model = accelerator.unwrap_model(run.model)
+    metrics = {f"validation/{name}": value for name, value in measure(gallery).items()}
+    groups = [row[SCAN_ID] for row in clips.gallery]
+    if arguments.simulation is not None:
+        from train import demo
+
+        held_out = build_triples(arguments, model.config, processor, augmented=False)
+        batches = gallery_batches(held_out, demo.control_rows(arguments, clips.gallery), len(clips.gallery))
+        control = measure(embed_gallery(model, batches, accelerator.device))
+        metrics |= {
+            f"control/{name}": value for name, value in control.items() if name.startswith("speech_to")
+        }
+        groups = demo.planes(arguments, clips.gallery)
+    write_model_folder(
+        arguments,
+        model,
+        processor,
+        metrics,
+        run.progress.history,
+        gallery,
+        groups,
+        recipe_name,
+        clips.hash,
+        render_model_card,
+    )
+    print(results_text(metrics, len({row[SCAN_ID] for row in clips.gallery})))
+    print(f"Model, card, metrics.json and pictures: {arguments.output_dir}")
+
+
+def results_text(metrics: dict[str, float], scans: int) -> str:
+    """Recall beside chance, as a table for people."""
+    lines = [
+        f"Retrieval among {metrics['validation/gallery_clips']:.0f} clips of {scans} held-out scans:",
+        f"{'':34}" + "".join(f"{f'recall at {k}':>14}" for k in RECALL_AT),
+    ]
+    rows = {
+        "frame to video": "validation/image_to_video_recall",
+        "speech to video": "validation/speech_to_video_recall",
+        "the same voice on another plane": "control/speech_to_video_recall",
+        "chance": "validation/chance_recall",
+    }
+    for title, name in rows.items():
+        values = [metrics.get(f"{name}_at_{k}") for k in RECALL_AT]
+        if None not in values:
+            lines.append(f"{title:34}" + "".join(f"{value:>14.1%}" for value in values))
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

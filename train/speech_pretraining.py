@@ -1,0 +1,87 @@
+"""Teaches the speech tower to tell spoken everyday words apart, before it meets any recording.
+
+A tower that starts from nothing has to learn hearing and naming at once from a few thousand clips. Words that
+no sonographer says of a scan teach the hearing without giving away the naming.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, pad
+from tqdm import tqdm
+from transformers import PreTrainedModel, ProcessorMixin, get_cosine_schedule_with_warmup
+
+from train.arguments import SpeechWordsArguments
+from train.triples import log_mel
+
+HELD_OUT_SHARE = 0.1
+MAX_GAIN_DB = 6.0
+MAX_SHIFT = 0.25
+
+
+def word_features(
+    utterances: Iterable[tuple[np.ndarray, int]], processor: ProcessorMixin
+) -> tuple[Tensor, Tensor]:
+    """Log-mels (utterances, time, mel) and labels (utterances,) of equally long 32 kHz waveforms."""
+    features, labels = [], []
+    for waveform, label in utterances:
+        features.append(log_mel(processor, waveform))
+        labels.append(label)
+    return torch.stack(features), torch.tensor(labels)
+
+
+def teach_words(
+    tower: PreTrainedModel, features: Tensor, labels: Tensor, arguments: SpeechWordsArguments, seed: int
+) -> float:
+    """Trains the tower to classify words, with a linear head that is thrown away.
+
+    Args:
+        tower: DualRepAudioModel, changed in place.
+        features: (utterances, time, mel) log-mel.
+        labels: (utterances,) word numbers from 0.
+        arguments: steps, batch size, learning rate.
+        seed: of the head, the batches and their variation.
+
+    Returns:
+        Accuracy on the tenth of the utterances that was held out.
+    """
+    device = next(tower.parameters()).device
+    chance = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(features), generator=chance)
+    held_out, taught = order[: int(len(order) * HELD_OUT_SHARE)], order[int(len(order) * HELD_OUT_SHARE) :]
+    head = nn.Linear(tower.config.hidden_size, int(labels.max()) + 1).to(device)
+    optimizer = torch.optim.Adam([*tower.parameters(), *head.parameters()], lr=arguments.learning_rate)
+    schedule = get_cosine_schedule_with_warmup(optimizer, arguments.steps // 20, arguments.steps)
+    tower.train()
+    for _ in tqdm(range(arguments.steps), desc="everyday words", unit="step", mininterval=1.0):
+        rows = taught[torch.randint(len(taught), (arguments.batch_size,), generator=chance)]
+        batch = vary(features[rows], chance).to(device)
+        loss = cross_entropy(head(tower(batch).pooler_output), labels[rows].to(device))
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+    return _accuracy(tower, head, features[held_out], labels[held_out], arguments.batch_size)
+
+
+def vary(features: Tensor, chance: torch.Generator) -> Tensor:
+    """The same words a little louder or quieter, earlier or later: (batch, time, mel) in dB."""
+    time = features.shape[1]
+    reach = int(time * MAX_SHIFT)
+    gain_db = (torch.rand(len(features), 1, 1, generator=chance) * 2 - 1) * MAX_GAIN_DB
+    start = torch.randint(0, 2 * reach + 1, (1,), generator=chance).item()
+    quietest = features.min().item()
+    return pad(features, (0, 0, reach, reach), value=quietest)[:, start : start + time] + gain_db
+
+
+@torch.inference_mode()
+def _accuracy(tower: nn.Module, head: nn.Module, features: Tensor, labels: Tensor, batch_size: int) -> float:
+    tower.eval()
+    right = 0
+    for batch, wanted in zip(features.split(batch_size), labels.split(batch_size), strict=True):
+        predicted = head(tower(batch.to(head.weight.device)).pooler_output).argmax(dim=1).cpu()
+        right += int((predicted == wanted).sum())
+    tower.train()
+    return right / len(labels)

@@ -1,0 +1,359 @@
+"""Streams (video, speech, frame) triples from the clips that `prepare_clips` wrote.
+
+The main process reads undecoded rows in a seeded order and hands each to a worker that decodes it. So the
+order does not depend on the number of workers, and a run takes up at any step by skipping rows that were
+never decoded.
+"""
+
+import hashlib
+import io
+import json
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+from datasets import IterableDataset, load_dataset
+from datasets.distributed import split_dataset_by_node
+from datasets.exceptions import DatasetNotFoundError
+from huggingface_hub import dataset_info
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision.io import decode_image
+from transformers import BatchFeature, ProcessorMixin
+
+from datasets_scripts.schema import (
+    AUDIO,
+    CLIP_ID,
+    FRAMES,
+    SAMPLING_RATE_HZ,
+    SCAN_ID,
+    SPEECH_FRACTION,
+    START_S,
+    clips_features,
+)
+from train.arguments import AugmentationArguments
+from train.augmentation import augment_frames
+
+Row = dict[str, Any]
+INFO_FILE = "info.json"
+
+
+class ClipsError(ValueError):
+    """Clips that cannot be trained on; the text says which, and what to do."""
+
+
+@dataclass(frozen=True)
+class ClipKey:
+    """Which clip a row is: enough to choose a gallery and to find its plane, without its pictures."""
+
+    clip_id: str
+    scan_id: str
+    start_s: float
+
+
+def open_clips(
+    dataset: str, config: str, split: str, columns: Sequence[str] | None = None
+) -> IterableDataset:
+    """One split's rows as a stream, images and sound left encoded.
+
+    Args:
+        dataset: folder that `prepare_clips` wrote, or id of a dataset on the Hub.
+        config: medium, large, or any other clip length the dataset holds.
+        split: train or validation.
+        columns: read these alone; None reads all.
+
+    Raises:
+        ClipsError: no such dataset, configuration, split or column, with what there is.
+    """
+    wanted = list(columns or clips_features())
+    try:
+        rows = load_dataset(dataset, config, split=split, streaming=True, columns=columns and wanted)
+    except (FileNotFoundError, DatasetNotFoundError, ValueError, ConnectionError) as error:
+        what = "folder" if Path(dataset).exists() else "folder here, nor a dataset on the Hub,"
+        raise ClipsError(
+            f"There is no {what} {dataset!r} with clips of configuration {config!r} and split {split!r}: "
+            f"{error} Give the folder that `python -m datasets_scripts.prepare_clips RECORDINGS OUT` wrote, "
+            "or a Hub id."
+        ) from error
+    missing = [name for name in wanted if name not in (rows.features or {})]
+    if missing:
+        raise ClipsError(
+            f"The clips of {dataset!r} have no column {missing[0]!r}: write them with prepare_clips."
+        )
+    return rows.decode(False)
+
+
+def list_clips(dataset: str, config: str, split: str) -> list[ClipKey]:
+    """The keys of all clips of a split, in the order they are stored; pictures and sound are not read."""
+    rows = open_clips(dataset, config, split, columns=(CLIP_ID, SCAN_ID, START_S))
+    return [ClipKey(row[CLIP_ID], row[SCAN_ID], row[START_S]) for row in rows]
+
+
+def choose_gallery(keys: Sequence[ClipKey], clips: int, clips_per_scan: int = 5) -> list[ClipKey]:
+    """Clips to search among: from as many scans as give at least `clips_per_scan` each, evenly spaced in
+    each.
+
+    A gallery of one clip a scan would be solved by telling scans apart; several a scan ask for what is shown.
+    Scans that have fewer clips are taken last.
+    """
+    scans: dict[str, list[ClipKey]] = {}
+    for key in sorted(keys, key=lambda key: (key.scan_id, key.start_s)):
+        scans.setdefault(key.scan_id, []).append(key)
+    chosen: list[ClipKey] = []
+    for has_enough in (True, False):
+        group = [of_scan for of_scan in scans.values() if (len(of_scan) >= clips_per_scan) is has_enough]
+        counts = _share_out(clips - len(chosen), [len(of_scan) for of_scan in group], clips_per_scan)
+        for of_scan, count in zip(group, counts, strict=True):
+            chosen += [of_scan[int((i + 0.5) * len(of_scan) / count)] for i in range(count)]
+    return chosen
+
+
+def _share_out(total: int, capacities: Sequence[int], first_share: int) -> list[int]:
+    """How many to take of each: `first_share` of each in turn, then more of each in rounds, up to `total`."""
+    counts = [0] * len(capacities)
+    share = first_share
+    while sum(counts) < min(total, sum(capacities)):
+        for index, capacity in enumerate(capacities):
+            room = total - sum(counts)
+            counts[index] += min(max(0, min(share, capacity) - counts[index]), room)
+        share += 1
+    return counts
+
+
+def read_rows(dataset: str, config: str, split: str, clip_ids: Sequence[str]) -> list[Row]:
+    """The undecoded rows of these clips, in the order of `clip_ids`."""
+    wanted = set(clip_ids)
+    found = {row[CLIP_ID]: row for row in open_clips(dataset, config, split) if row[CLIP_ID] in wanted}
+    return [found[clip_id] for clip_id in clip_ids]
+
+
+def pick_frames(stored: int, num_frames: int, draw: random.Random | None = None) -> tuple[list[int], int]:
+    """Which of a clip's stored frames are its video, evenly spaced, and which one is the single frame.
+
+    The single frame is none of the video's wherever more than `num_frames` are stored, so that the two cannot
+    be matched as equal pictures.
+
+    Args:
+        stored: frames of the clip as stored.
+        num_frames: frames of the video.
+        draw: None takes the same frames every time (evaluation).
+    """
+    if stored < num_frames:
+        raise ValueError(f"{stored} frames are stored, fewer than the {num_frames} of a video")
+    stride = stored / num_frames
+    phase = draw.randrange(int(stride)) if draw else 0
+    video = [int(phase + index * stride) for index in range(num_frames)]
+    others = [index for index in range(stored) if index not in video] or list(range(stored))
+    return video, draw.choice(others) if draw else others[len(others) // 2]
+
+
+def check_splits(training: Sequence[ClipKey], held_out: Sequence[ClipKey]) -> None:
+    """Raises ClipsError where a scan stands on both sides, or held-out clips are too few to search among."""
+    shared = {key.scan_id for key in training} & {key.scan_id for key in held_out}
+    if shared:
+        raise ClipsError(
+            f"{len(shared)} scans stand in train and in validation, {min(shared)} among them: "
+            "cut the clips anew."
+        )
+    if len(held_out) < 2:
+        raise ClipsError(
+            f"There are {len(held_out)} held-out clips, too few to search among: prepare clips of more scans."
+        )
+
+
+def data_hash(dataset: str, config: str) -> str:
+    """What tells this set of clips from any other: the hash `prepare_clips` wrote, or the Hub's revision."""
+    info = Path(dataset) / "data" / config / INFO_FILE
+    if info.is_file():
+        return json.loads(info.read_text(encoding="utf-8"))["data_hash"]
+    if Path(dataset).exists():
+        files = sorted((file.name, file.stat().st_size) for file in Path(dataset).rglob("*.parquet"))
+        return hashlib.sha256(repr(files).encode()).hexdigest()
+    return dataset_info(dataset).sha
+
+
+class Triples(Dataset):
+    """Decodes rows: `triples[epoch, row]` is what the model sees of the clip in that epoch.
+
+    Args:
+        processor: DualRepProcessor; its feature extractor makes the log-mel.
+        num_frames: frames of the video.
+        video_size, image_size: height and width of the video's frames and of the single frame in pixels.
+        seed: of the choice of frames and the augmentation.
+        augmentation: None gives the same triple in every epoch (evaluation).
+        minimum_speech_fraction: a clip with less speech counts as without usable sound.
+        use_audio, use_image: False leaves the modality out, for a model without that tower.
+        keep_in_memory: keep what was decoded for the next epoch.
+    """
+
+    def __init__(
+        self,
+        processor: ProcessorMixin,
+        num_frames: int,
+        video_size: int,
+        image_size: int,
+        seed: int,
+        augmentation: AugmentationArguments | None = None,
+        minimum_speech_fraction: float = 0.0,
+        use_audio: bool = True,
+        use_image: bool = True,
+        keep_in_memory: bool = False,
+    ) -> None:
+        self.processor = processor
+        self.num_frames = num_frames
+        self.video_size = video_size
+        self.image_size = image_size
+        self.seed = seed
+        self.augmentation = augmentation
+        self.minimum_speech_fraction = minimum_speech_fraction
+        self.use_audio = use_audio
+        self.use_image = use_image
+        self.kept: dict[str, tuple[Tensor, Tensor | None]] | None = {} if keep_in_memory else None
+
+    def __getitem__(self, epoch_and_row: tuple[int, Row]) -> dict[str, Any]:
+        epoch, row = epoch_and_row
+        draw = random.Random(f"{self.seed}/{epoch}/{row[CLIP_ID]}") if self.augmentation else None
+        try:
+            video_indices, image_index = pick_frames(len(row[FRAMES]), self.num_frames, draw)
+            frames, features = self._decode(row, [*video_indices, image_index])
+        except (ValueError, RuntimeError) as error:
+            raise ClipsError(f"Clip {row[CLIP_ID]} cannot be used: {error}. Cut the clips anew.") from error
+        video, image = frames[:-1], frames[-1:]
+        if draw:
+            video = augment_frames(video, self.video_size, self.augmentation, draw)
+            image = augment_frames(image, self.image_size, self.augmentation, draw)
+        return {"clip_id": row[CLIP_ID], "video": video, "image": image[0], "input_features": features}
+
+    def _decode(self, row: Row, indices: list[int]) -> tuple[Tensor, Tensor | None]:
+        if self.kept is None:
+            return decode_frames([row[FRAMES][index] for index in indices]), self._log_mel(row)
+        if row[CLIP_ID] not in self.kept:
+            self.kept[row[CLIP_ID]] = (decode_frames(row[FRAMES]), self._log_mel(row))
+        frames, features = self.kept[row[CLIP_ID]]
+        return frames[indices], features
+
+    def _log_mel(self, row: Row) -> Tensor | None:
+        is_usable = row[AUDIO] is not None and row[SPEECH_FRACTION] >= self.minimum_speech_fraction
+        if not (self.use_audio and is_usable):
+            return None
+        return log_mel(self.processor, decode_audio(row[AUDIO]))
+
+    def collate(self, triples: list[dict[str, Any]]) -> tuple[list[str], BatchFeature]:
+        """A batch for the model, and the ids of its clips."""
+        images = [triple["image"] for triple in triples] if self.use_image else None
+        videos = [triple["video"] for triple in triples]
+        batch = self.processor(videos=videos, images=images, return_tensors="pt")
+        if self.use_audio:
+            features = [triple["input_features"] for triple in triples]
+            batch["audio_mask"] = torch.tensor([of_clip is not None for of_clip in features])
+            silent = torch.zeros(1, self.processor.feature_extractor.feature_size)
+            padded = [silent if of_clip is None else of_clip for of_clip in features]
+            batch["input_features"] = pad_sequence(padded, batch_first=True)
+        return [triple["clip_id"] for triple in triples], batch
+
+
+def decode_frames(encoded: Sequence[dict[str, Any]]) -> Tensor:
+    """uint8 (frames, channels, height, width) of encoded images, grey ones with one channel."""
+    buffers = [torch.frombuffer(bytearray(image["bytes"]), dtype=torch.uint8) for image in encoded]
+    return torch.stack([decode_image(buffer) for buffer in buffers])
+
+
+def decode_audio(encoded: dict[str, Any]) -> np.ndarray:
+    """float32 (samples,) of a clip's FLAC at 32 kHz."""
+    waveform, sampling_rate_hz = soundfile.read(io.BytesIO(encoded["bytes"]), dtype="float32", always_2d=True)
+    if sampling_rate_hz != SAMPLING_RATE_HZ:
+        raise ValueError(f"its sound has {sampling_rate_hz} Hz in place of {SAMPLING_RATE_HZ} Hz")
+    return waveform.mean(axis=1)
+
+
+def log_mel(processor: ProcessorMixin, waveform: np.ndarray) -> Tensor | None:
+    """The log-mel spectrogram (time, mel) of a 32 kHz waveform (samples,); None for digital silence."""
+    extracted = processor.feature_extractor(waveform, sampling_rate=SAMPLING_RATE_HZ, return_tensors="pt")
+    return extracted["input_features"][0] if extracted["audio_mask"][0] else None
+
+
+class SeededBatches(Sampler):
+    """Endless batches of (epoch, undecoded row) in an order that the seed alone decides.
+
+    An epoch has `clips // (batch_size * world_size)` batches on every rank; the rest is left out, and since
+    each epoch has another order, it is another rest each time.
+
+    Args:
+        rows: the split's stream.
+        clips: number of its clips.
+        batch_size: clips a batch, on this rank.
+        seed: of the order.
+        start_batch: batches to skip, counted from the beginning of training.
+        shuffle_buffer_clips: clips from which the next is drawn.
+        rank, world_size: this process and how many there are; each reads its own share.
+    """
+
+    def __init__(
+        self,
+        rows: IterableDataset,
+        clips: int,
+        batch_size: int,
+        seed: int,
+        start_batch: int = 0,
+        shuffle_buffer_clips: int = 1000,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.batches_per_epoch = clips // (batch_size * world_size)
+        if self.batches_per_epoch == 0:
+            raise ClipsError(
+                f"There are {clips} training clips, fewer than a batch of {batch_size} on each of "
+                f"{world_size} process(es): "
+                "lower per_device_train_batch_size or cut more clips."
+            )
+        # Filling the buffer from several shards at a time would sleep 5 s at the end of every epoch (datasets
+        # 5.2).
+        shuffled = rows.shuffle(seed=seed, buffer_size=shuffle_buffer_clips, max_buffer_input_shards=1)
+        self.rows = split_dataset_by_node(shuffled, rank, world_size)
+        self.batch_size = batch_size
+        self.start_batch = start_batch
+
+    def __iter__(self) -> Iterator[list[tuple[int, Row]]]:
+        epoch, skipped_batches = divmod(self.start_batch, self.batches_per_epoch)
+        while True:
+            self.rows.set_epoch(epoch)
+            rows = islice(self._rows_of_epoch(), skipped_batches * self.batch_size, None)
+            for _ in range(self.batches_per_epoch - skipped_batches):
+                yield [(epoch, row) for row in islice(rows, self.batch_size)]
+            epoch, skipped_batches = epoch + 1, 0
+
+    def _rows_of_epoch(self) -> Iterator[Row]:
+        # Shards are not equally long: a rank whose share is short of a whole epoch begins it again.
+        while True:
+            yield from self.rows
+
+
+def training_batches(
+    triples: Triples, order: SeededBatches, workers: int, pin_memory: bool = False
+) -> DataLoader:
+    """Endless batches for training, decoded by `workers` processes."""
+    # A generator of its own: the loader draws a number at its start, which would move the model's random
+    # state.
+    return DataLoader(
+        triples,
+        batch_sampler=order,
+        collate_fn=triples.collate,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        generator=torch.Generator().manual_seed(0),
+    )
+
+
+def gallery_batches(
+    triples: Triples, rows: Sequence[Row], batch_size: int
+) -> Iterator[tuple[list[str], BatchFeature]]:
+    """Batches of these rows, in their order, for evaluation."""
+    for start in range(0, len(rows), batch_size):
+        yield triples.collate([triples[0, row] for row in rows[start : start + batch_size]])
