@@ -37,7 +37,7 @@ SPLITS: tuple[str, ...] = ("train", "validation")
 
 
 def clips_config_name(clip_seconds: float) -> str:
-    """The configuration that holds clips of this length: `medium` (6 s), `large` (2 s) or `clips_<seconds>s`."""
+    """The configuration for clips of this length: `medium` (6 s), `large` (2 s) or `clips_<seconds>s`."""
     for name, seconds in CLIP_CONFIG_SECONDS.items():
         if seconds == clip_seconds:
             return name

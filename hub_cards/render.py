@@ -28,10 +28,19 @@ def render_model_card(contents: dict[str, Any], model_name: str) -> ModelCard:
         ),
         template_path=str(TEMPLATE),
         model_name=model_name,
-        gallery_clips=f"{metrics['validation/gallery_clips']:.0f}",
-        results_table=results_table(metrics),
+        results=results_text(metrics),
         machine=f"{machine['gpu'] or machine['cpu']} ({machine['cores']} cores)",
         **{name: contents[name] for name in ("recipe", "seed", "code_version", "data_hash")},
+    )
+
+
+def results_text(metrics: dict[str, float]) -> str:
+    """What was measured on held-out scans, or that nothing was."""
+    if "validation/gallery_clips" not in metrics:
+        return "There were no held-out scans to measure this model on."
+    return (
+        f"On held-out scans, in a gallery of {metrics['validation/gallery_clips']:.0f} clips. A query finds its "
+        f"own video among the first k; chance is what a random order finds.\n\n{results_table(metrics)}"
     )
 
 

@@ -71,11 +71,6 @@ class DualRepAudioModel(DualRepTower):
     def __init__(self, config: DualRepAudioConfig) -> None:
         super().__init__(config)
         self.min_frames = 2 ** (len(config.hidden_sizes) - 1)
-        if config.conv_dim == 2 and config.num_mel_bins < self.min_frames:
-            raise ValueError(
-                f"DualRepAudioConfig.num_mel_bins is {config.num_mel_bins}, but must be at least "
-                f"{self.min_frames}: with conv_dim=2 its {len(config.hidden_sizes)} blocks pool them by that."
-            )
         self.norm = nn.BatchNorm1d(config.num_mel_bins)
         self.blocks = nn.ModuleList()
         in_channels = config.num_mel_bins if config.conv_dim == 1 else 1

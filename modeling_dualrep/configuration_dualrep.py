@@ -1,7 +1,12 @@
 """Configurations of DualRep: one a tower, and one that holds the three with the fusion and the losses."""
 
+import inspect
+import math
+from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any, ClassVar
 
+from huggingface_hub.dataclasses import type_validator
 from transformers import PreTrainedConfig
 
 # What transformers itself passes besides a configuration's own fields: everything else is a misspelling.
@@ -38,6 +43,11 @@ class StrictConfig(PreTrainedConfig):
     _auto_class: ClassVar[str] = "AutoConfig"
 
     def __post_init__(self, **kwargs: Any) -> None:
+        if kwargs.get("model_type", self.model_type) != self.model_type:
+            raise ValueError(
+                f"model_type is {kwargs['model_type']!r}, but must be {self.model_type!r} for a "
+                f"{type(self).__name__}: the folder or file holds another architecture."
+            )
         unknown = sorted(set(kwargs) - TRANSFORMERS_FIELDS)
         if unknown:
             raise ValueError(
@@ -45,6 +55,7 @@ class StrictConfig(PreTrainedConfig):
                 f"Its fields are: {', '.join(sorted(type(self).own_fields()))}."
             )
         super().__post_init__(**kwargs)
+        self._check_types()
         self.check()
 
     @classmethod
@@ -55,6 +66,13 @@ class StrictConfig(PreTrainedConfig):
     def check(self) -> None:
         """Raises ValueError, naming the field, for a value that makes no sense."""
 
+    def _check_types(self) -> None:
+        """Raises ValueError, naming the field, for a value of another type: "no" would count as True."""
+        for field in fields(self):
+            if field.name in type(self).own_fields():
+                fits = _is_of_type(getattr(self, field.name), field.type)
+                self.require(field.name, fits, f"of type {inspect.formatannotation(field.type)}")
+
     def require(self, field: str, holds: bool, what: str) -> None:
         """Raises ValueError unless `holds`; `what` says what the field must be."""
         if not holds:
@@ -64,8 +82,8 @@ class StrictConfig(PreTrainedConfig):
 
     def require_stages(self) -> None:
         """Raises ValueError unless `hidden_sizes` and `depths` describe the same number of stages."""
-        self.require("hidden_sizes", _are_positive_integers(self.hidden_sizes), "a list of positive integers")
-        self.require("depths", _are_positive_integers(self.depths), "a list of positive integers")
+        self.require("hidden_sizes", _are_positive(self.hidden_sizes), "a list of positive integers")
+        self.require("depths", _are_positive(self.depths), "a list of positive integers")
         self.require(
             "depths",
             len(self.depths) == len(self.hidden_sizes),
@@ -128,15 +146,21 @@ class DualRepAudioConfig(StrictConfig):
     num_mel_bins: int = 64
     conv_dim: int = 1
     hidden_sizes: list[int] | tuple[int, ...] = (64, 128, 256, 512, 1024, 2048)
-    block_dropout: float = 0.2
-    embedding_dropout: float = 0.5
+    block_dropout: float | int = 0.2
+    embedding_dropout: float | int = 0.5
     spec_augment: bool = False
     freeze: bool = False
 
     def check(self) -> None:
         self.require("num_mel_bins", self.num_mel_bins >= 1, "at least 1")
         self.require("conv_dim", self.conv_dim in (1, 2), "1 (over time) or 2 (over time and mel)")
-        self.require("hidden_sizes", _are_positive_integers(self.hidden_sizes), "a list of positive integers")
+        self.require("hidden_sizes", _are_positive(self.hidden_sizes), "a list of positive integers")
+        blocks = len(self.hidden_sizes)
+        self.require(
+            "num_mel_bins",
+            self.conv_dim == 1 or self.num_mel_bins >= 2 ** (blocks - 1),
+            f"at least {2 ** (blocks - 1)}: with conv_dim=2 the {blocks} blocks pool them by that",
+        )
         for field in ("block_dropout", "embedding_dropout"):
             self.require(field, 0 <= getattr(self, field) < 1, "at least 0 and below 1")
 
@@ -208,25 +232,24 @@ class DualRepConfig(StrictConfig):
     audio_config: dict | PreTrainedConfig | None = None
     image_config: dict | PreTrainedConfig | None = None
     projection_dim: int = 512
-    temperature: float = 0.1
-    contrastive_balance: float = 0.5
-    margin: float = 0.2
+    temperature: float | int = 0.1
+    contrastive_balance: float | int = 0.5
+    margin: float | int = 0.2
     use_contrastive_loss: bool = True
     use_similarity_loss: bool = True
     use_audio: bool = True
     use_image: bool = True
-    audio_loss_weight: float = 1.0
-    image_loss_weight: float = 1.0
+    audio_loss_weight: float | int = 1.0
+    image_loss_weight: float | int = 1.0
     fuse_candidates_with_anchor_video: bool = False
     negatives: str = "hardest"
 
     def check(self) -> None:
         self.require("projection_dim", self.projection_dim >= 1, "at least 1")
-        self.require("temperature", self.temperature > 0, "above 0")
+        self.require("temperature", 0 < self.temperature < math.inf, "above 0 and finite")
         self.require("contrastive_balance", 0 <= self.contrastive_balance <= 1, "between 0 and 1")
-        self.require("margin", self.margin >= 0, "at least 0")
-        for field in ("audio_loss_weight", "image_loss_weight"):
-            self.require(field, getattr(self, field) >= 0, "at least 0")
+        for field in ("margin", "audio_loss_weight", "image_loss_weight"):
+            self.require(field, 0 <= getattr(self, field) < math.inf, "at least 0 and finite")
         self.require("negatives", self.negatives in ("hardest", "mean"), "'hardest' or 'mean'")
         losses = self.use_contrastive_loss or self.use_similarity_loss
         self.require(
@@ -241,8 +264,16 @@ class DualRepConfig(StrictConfig):
         return self.video_config.num_frames
 
 
-def _are_positive_integers(values: Any) -> bool:
-    return len(values) > 0 and all(isinstance(value, int) and value >= 1 for value in values)
+def _is_of_type(value: Any, annotation: Any) -> bool:
+    try:
+        type_validator("", value, annotation)
+    except TypeError:
+        return False
+    return True
+
+
+def _are_positive(values: Sequence[int]) -> bool:
+    return len(values) > 0 and min(values) >= 1
 
 
 __all__ = ["DualRepAudioConfig", "DualRepConfig", "DualRepImageConfig", "DualRepVideoConfig"]

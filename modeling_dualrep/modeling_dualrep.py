@@ -27,7 +27,7 @@ from .losses import (
     contrastive_loss_of_similarities,
     triplet_ranking_loss,
 )
-from .tower import AlignedWeightsMixin
+from .tower import FaithfulLoadingMixin
 from .video_r2plus1d import DualRepVideoModel
 
 # Where transformers finds the classes in a saved folder when this package is not installed. Every folder
@@ -68,7 +68,7 @@ class DualRepOutput(ModelOutput):
     image_similarity_embeds: Tensor | None = None
 
 
-class DualRepPreTrainedModel(AlignedWeightsMixin, PreTrainedModel):
+class DualRepPreTrainedModel(FaithfulLoadingMixin, PreTrainedModel):
     """What the models that hold whole towers share: configuration, and publishing with the code."""
 
     config: DualRepConfig
@@ -76,6 +76,11 @@ class DualRepPreTrainedModel(AlignedWeightsMixin, PreTrainedModel):
     input_modalities = ("video", "audio", "image")
     supports_gradient_checkpointing = True
     _no_split_modules: ClassVar[list[str]] = ["R2Plus1dBlock", "ResNetBlock", "ConvBlock"]
+
+    def post_init(self) -> None:
+        """transformers' own; but what a tower alone may leave in a checkpoint, the whole may not."""
+        super().post_init()
+        self._keys_to_ignore_on_load_unexpected = set(type(self)._keys_to_ignore_on_load_unexpected or ())
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """transformers' own, and the code beside the weights; every Auto class finds its model there."""

@@ -1,5 +1,6 @@
 """What the three towers share: freezing, initialisation, gradient checkpointing, input and output."""
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -15,25 +16,41 @@ from transformers.modeling_outputs import BaseModelOutputWithPoolingAndNoAttenti
 WEIGHT_ALIGNMENT_BYTES = 64
 
 
-class AlignedWeightsMixin:
-    """Loads a model whose outputs equal those of the saved one to the last bit.
+class FaithfulLoadingMixin:
+    """Loads whole towers, whose outputs equal those of the saved ones to the last bit, or raises.
 
-    transformers leaves loaded weights where they lie in the file's memory map. There they may begin at any
-    address, and matrix products on CPUs round differently where one does not begin at a multiple of 64 bytes.
+    transformers draws the weights that a checkpoint lacks, and only logs their names. Heads may be new, a
+    tower may not. It also leaves loaded weights where they lie in the file's memory map. There they may begin
+    at any address, and matrix products on CPUs round differently where one does not begin at a multiple of
+    64 bytes.
     """
 
     @classmethod
-    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """transformers' own, with the weights moved to where PyTorch itself would have put them."""
-        loaded = super().from_pretrained(*args, **kwargs)
-        model = loaded[0] if isinstance(loaded, tuple) else loaded
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | os.PathLike | None,
+        *args: Any,
+        output_loading_info: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """transformers' own, with the weights moved to where PyTorch itself would have put them.
+
+        Raises:
+            ValueError: the checkpoint lacks weights of a tower, or has more than the tower takes. With
+                `output_loading_info=True` they are listed there instead, as in transformers.
+        """
+        model, info = super().from_pretrained(
+            pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
+        )
+        if pretrained_model_name_or_path is not None and not output_loading_info:
+            _require_whole_towers(model, info, pretrained_model_name_or_path)
         for tensor in (*model.parameters(), *model.buffers()):
             if tensor.data_ptr() % WEIGHT_ALIGNMENT_BYTES:
                 tensor.data = tensor.data.clone()
-        return loaded
+        return (model, info) if output_loading_info else model
 
 
-class DualRepTower(AlignedWeightsMixin, PreTrainedModel):
+class DualRepTower(FaithfulLoadingMixin, PreTrainedModel):
     """One encoder: an input tensor to feature maps and one pooled vector a sample.
 
     With `config.freeze` the tower's weights take no gradient and its BatchNorm statistics do not move,
@@ -43,7 +60,7 @@ class DualRepTower(AlignedWeightsMixin, PreTrainedModel):
     supports_gradient_checkpointing = True
     _auto_class = "AutoModel"
     # What a tower taken out of a whole model leaves there: the other towers, projections, fusion and heads.
-    _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"^(video|audio|image)_[a-z]+\."]
+    _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"^((video|audio|image)_[a-z]+|classifier)\."]
 
     def post_init(self) -> None:
         """Initialises the weights and, in a frozen tower, fixes them."""
@@ -74,6 +91,25 @@ class DualRepTower(AlignedWeightsMixin, PreTrainedModel):
             pooler_output=pooled,
             hidden_states=tuple(feature_maps) if output_hidden_states else None,
         )
+
+
+def _require_whole_towers(
+    model: PreTrainedModel, info: dict[str, set[str]], source: str | os.PathLike
+) -> None:
+    """Raises ValueError where the loading of a checkpoint left a tower with other weights than were saved."""
+    towers = {name for name, module in model.named_modules() if isinstance(module, DualRepTower)}
+
+    def of_towers(keys: set[str]) -> list[str]:
+        return sorted(key for key in keys if "" in towers or key.partition(".")[0] in towers)
+
+    wrong = (("lacks", info["missing_keys"]), ("holds as well", info["unexpected_keys"]))
+    for verb, keys in wrong:
+        if of_towers(keys):
+            raise ValueError(
+                f"{source} was saved by another architecture than this {type(model).__name__}: "
+                f"it {verb} {', '.join(of_towers(keys)[:3])}, ... "
+                "Load it with the class and the configuration that it was saved with."
+            )
 
 
 class CheckpointedLayer(GradientCheckpointingLayer):

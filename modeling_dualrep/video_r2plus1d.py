@@ -14,8 +14,8 @@ from .tower import CheckpointedLayer, DualRepTower, build_stages, check_shape, r
 class TemporalConv3d(nn.Conv3d):
     """A convolution over time alone, computed as one over (time, pixels).
 
-    As a 3-D convolution in bfloat16, PyTorch 2.14 gives gradients made of uninitialised memory on CPUs, where two
-    frames are left.
+    As a 3-D convolution in bfloat16 over two frames, PyTorch 2.14 gives it gradients made of uninitialised
+    memory on CPUs.
     """
 
     def forward(self, hidden_states: Tensor) -> Tensor:

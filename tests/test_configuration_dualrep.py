@@ -60,6 +60,8 @@ def test_an_unknown_field_in_a_file_is_refused(tmp_path: Path, tower: str | None
     ("config", "fields", "message"),
     [
         (DualRepConfig, {"temperature": 0.0}, "temperature is 0.0, but must be above 0"),
+        (DualRepConfig, {"temperature": float("nan")}, "temperature is nan, but must be above 0 and finite"),
+        (DualRepConfig, {"margin": float("inf")}, "margin is inf, but must be at least 0 and finite"),
         (DualRepConfig, {"contrastive_balance": 1.5}, "contrastive_balance is 1.5, but must be between"),
         (DualRepConfig, {"margin": -0.1}, "margin is -0.1, but must be at least 0"),
         (DualRepConfig, {"projection_dim": 0}, "projection_dim is 0, but must be at least 1"),
@@ -78,6 +80,11 @@ def test_an_unknown_field_in_a_file_is_refused(tmp_path: Path, tower: str | None
         (DualRepImageConfig, {"embedding_size": 0}, "embedding_size is 0"),
         (DualRepImageConfig, {"depths": [1, 1, 1, 0]}, "depths is .* positive integers"),
         (DualRepAudioConfig, {"conv_dim": 3}, "conv_dim is 3, but must be 1"),
+        (
+            DualRepAudioConfig,
+            {"conv_dim": 2, "num_mel_bins": 31},
+            "num_mel_bins is 31, but must be at least 32",
+        ),
         (DualRepAudioConfig, {"num_mel_bins": 0}, "num_mel_bins is 0"),
         (DualRepAudioConfig, {"block_dropout": 1.0}, "block_dropout is 1.0"),
         (DualRepAudioConfig, {"embedding_dropout": -0.5}, "embedding_dropout is -0.5"),
@@ -86,6 +93,31 @@ def test_an_unknown_field_in_a_file_is_refused(tmp_path: Path, tower: str | None
 def test_a_value_without_sense_is_refused(config: type, fields: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         config(**fields)
+
+
+@pytest.mark.parametrize(
+    ("config", "fields", "message"),
+    [
+        # What YAML makes of 1e-1 is text.
+        (DualRepConfig, {"temperature": "1e-1"}, r"temperature is '1e-1', but must be of type float \| int"),
+        (DualRepConfig, {"use_audio": "no"}, "DualRepConfig.use_audio is 'no', but must be of type bool"),
+        (DualRepConfig, {"projection_dim": 2.5}, "projection_dim is 2.5, but must be of type int"),
+        (DualRepConfig, {"margin": True}, "margin is True, but must be of type float"),
+        (DualRepConfig, {"negatives": None}, "negatives is None, but must be of type str"),
+        (DualRepVideoConfig, {"hidden_sizes": 5}, "hidden_sizes is 5, but must be of type list"),
+        (DualRepVideoConfig, {"freeze": "yes"}, "freeze is 'yes', but must be of type bool"),
+        (DualRepImageConfig, {"depths": [2, 2, 2, True]}, "depths is .* must be of type list"),
+        (DualRepAudioConfig, {"conv_dim": 2.0}, "conv_dim is 2.0, but must be of type int"),
+    ],
+)
+def test_a_value_of_another_type_is_refused(config: type, fields: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        config(**fields)
+
+
+def test_whole_numbers_stand_for_floats() -> None:
+    config = DualRepConfig(temperature=1, margin=0, audio_config={"block_dropout": 0})
+    assert (config.temperature, config.margin, config.audio_config.block_dropout) == (1, 0, 0)
 
 
 def test_a_file_keeps_every_field(tmp_path: Path) -> None:
@@ -106,6 +138,13 @@ def test_a_file_keeps_every_field(tmp_path: Path) -> None:
     assert loaded.to_dict() == config.to_dict()
     assert {name: getattr(loaded, name) for name in changed} == changed
     assert loaded.audio_config.freeze and loaded.num_frames == config.num_frames
+
+
+@pytest.mark.parametrize("config", CONFIGS[1:])
+def test_the_file_of_another_architecture_is_refused(tmp_path: Path, config: type) -> None:
+    config().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=f"model_type is '{config.model_type}', but must be 'dualrep'"):
+        DualRepConfig.from_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["video_config", "audio_config", "image_config"])

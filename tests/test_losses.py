@@ -250,8 +250,8 @@ def test_anchored_similarities_are_those_of_explicit_pairs(batch: int) -> None:
 
 
 def test_anchored_similarities_survive_a_fused_embedding_of_zero() -> None:
-    video = rows(3, dtype=torch.float32)
-    parts = rows(3, seed=1, dtype=torch.float32)
+    video = rows(16, 33, dtype=torch.float32)
+    parts = rows(16, 33, seed=1, dtype=torch.float32)
     similarities = anchored_similarities(video, parts, -parts)
     gradients = torch.autograd.grad(similarities.sum(), (video, parts))
     assert similarities.isfinite().all() and (similarities.abs() < 1.01).all()

@@ -44,3 +44,8 @@ def test_what_was_not_measured_is_not_in_the_table() -> None:
 def test_a_gpu_is_named_before_the_processor() -> None:
     machine = {**CONTENTS["machine"], "gpu": "A GPU"}
     assert "A GPU (4 cores)" in render_model_card({**CONTENTS, "machine": machine}, "m").text
+
+
+def test_a_run_without_held_out_scans_says_so() -> None:
+    card = render_model_card({**CONTENTS, "metrics": {"train/loss": 1.0}}, "m")
+    assert "no held-out scans" in card.text and "recall" not in card.text

@@ -6,6 +6,7 @@ from concurrent.futures import Future
 from dataclasses import fields, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import ClassVar
 
 import av
 import numpy as np
@@ -43,8 +44,10 @@ DRAWN_FILES = ("scan.mp4", "planes.csv", "gaze.csv", "remarks.csv")
 class InThisProcess:
     """Stands in for a pool of processes, each of which takes seconds to start."""
 
+    shut_down: ClassVar[list[bool]] = []
+
     def __init__(self, workers: int, context: object) -> None:
-        self.workers = workers
+        self.shut_down.clear()
 
     def __enter__(self) -> "InThisProcess":
         return self
@@ -61,7 +64,7 @@ class InThisProcess:
         return future
 
     def shutdown(self, cancel_futures: bool) -> None:
-        assert cancel_futures
+        self.shut_down.append(cancel_futures)
 
 
 @pytest.fixture
@@ -131,6 +134,24 @@ def test_every_stream_of_every_scan_is_drawn_apart():
     ]
     draws += [module._generator(seed, 1, patient).random() for seed in range(3) for patient in range(20)]
     assert len(set(draws)) == len(draws)
+
+
+def test_no_two_parts_of_a_scan_share_a_generator(tmp_path, monkeypatch):
+    used: list[np.random.Generator] = []
+
+    def watched(function):
+        def call(*arguments):
+            used.extend(each for each in arguments if isinstance(each, np.random.Generator))
+            return function(*arguments)
+
+        return call
+
+    parts = ("plan_visits", "draw_style", "Renderer", "draw_patient", "holds_of", "ProbePath", "narrate")
+    for name in (*parts, "simulate_gaze"):
+        monkeypatch.setattr(module, name, watched(getattr(module, name)))
+    simulate_scan(tmp_path, replace(TINY, scan_seconds=1.0), 0, 0)
+    states = {str(generator.bit_generator.seed_seq.spawn_key) for generator in used}
+    assert len(states) == len(used) == len(parts) + 2  # the narration has one for voice and one for words
 
 
 def test_some_patients_come_twice_in_a_row(scans):
@@ -310,6 +331,7 @@ def test_a_scan_that_fails_leaves_no_recording_behind(tmp_path, monkeypatch, in_
     with pytest.raises(RuntimeError, match="out of breath"):
         simulate_scans(tmp_path, replace(TINY, scans=1, scan_seconds=1.0))
     assert find_recordings(tmp_path) == []
+    assert InThisProcess.shut_down == [True]  # what had not begun yet is left alone
 
 
 @pytest.mark.parametrize(

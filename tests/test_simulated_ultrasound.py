@@ -116,6 +116,16 @@ def test_speckle_is_wider_across_than_along_the_beam_and_widens_with_depth():
     assert axial_cm[0] == pytest.approx(BARE.axial_cm * np.sqrt(2 * np.log(2)), rel=0.45)
 
 
+def test_speckle_is_as_strong_as_its_scatterers_whatever_the_resolution():
+    """Complex scatterers of unit deviation in both parts: an intensity of 2, or 3 dB."""
+    for resolution in (0.5, 1.0, 2.0):
+        style = replace(
+            BARE, axial_cm=resolution * BARE.axial_cm, lateral_degrees=resolution * BARE.lateral_degrees
+        )
+        deep_db = renderer(style).envelope_db(tissue_of(), Pose())[100:]
+        assert 10 * np.log10(np.mean(10 ** (deep_db / 10))) == pytest.approx(3.0, abs=1.5)
+
+
 def test_echoes_fall_with_depth_as_the_style_says():
     flat, falling = (
         renderer(replace(BARE, slope_db_per_cm=slope)).envelope_db(tissue_of(), Pose())
@@ -165,6 +175,7 @@ def test_a_shadow_grows_with_the_bone_up_to_a_limit():
     assert deep_db[2] == pytest.approx(2 * deep_db[1], rel=0.02)
     assert deep_db[3] > deep_db[2]
     assert deep_db[4] == pytest.approx(deep_db[3])
+    assert deep_db[4] < 60.0
 
 
 def test_fluid_is_darker_than_tissue():
@@ -190,6 +201,21 @@ def test_a_picture_is_black_outside_the_sector_and_bright_in_it(seed):
     inside = in_sector(probe, places).reshape(SIZE, SIZE)
     assert 0.4 < inside.mean() < 0.95
     np.testing.assert_array_equal(picture > 0, inside)
+
+
+def test_samples_come_to_lie_at_their_depth_and_angle():
+    probe = renderer(size=96)
+    depths, angles = np.meshgrid(np.linspace(0, 1, SAMPLES), np.linspace(0, 1, BEAMS), indexing="ij")
+    x, y = np.stack(np.meshgrid(*[(np.arange(96) + 0.5) / 96] * 2))
+    origin, below = probe.to_picture(np.array([[0.0, 0.0], [0.0, 1.0]]), Pose())
+    x_cm = (x - origin[0]) / (below[1] - origin[1])
+    y_cm = (y - origin[1]) / (below[1] - origin[1]) + probe.centre_cm[1] + BARE.probe_radius_cm
+    depth = (np.hypot(x_cm, y_cm) - BARE.probe_radius_cm) / BARE.depth_cm
+    angle = np.rad2deg(np.arctan2(x_cm, y_cm)) / BARE.half_angle_degrees / 2 + 0.5
+    for grey, expected in ((depths, depth), (angles, angle)):
+        picture = probe._sector(grey)
+        inside = probe._sector(np.ones_like(grey)) > 0
+        np.testing.assert_allclose(picture[inside], 255 * expected[inside], atol=0.6)
 
 
 @pytest.mark.parametrize("plane", [plane for plane in PLANES if plane != BACKGROUND])

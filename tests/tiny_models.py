@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from modeling_dualrep import DualRepConfig
+from modeling_dualrep import DualRepConfig, DualRepModel
 
 FRAMES = 3
 SIZE = 8
@@ -31,6 +31,12 @@ def tiny_config(**fields: Any) -> DualRepConfig:
         "image_config": {"embedding_size": 4, "hidden_sizes": [4, 6], "depths": [1, 1], "image_size": SIZE},
     }
     return DualRepConfig(**{**towers, "projection_dim": 6, **fields})
+
+
+def tiny_model(training: bool = False, **fields: Any) -> DualRepModel:
+    """The same weights at every call; `fields` as DualRepConfig takes them."""
+    torch.manual_seed(0)
+    return DualRepModel(tiny_config(**fields)).train(training)
 
 
 def tiny_batch(

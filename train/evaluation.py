@@ -38,12 +38,12 @@ class GalleryEmbeddings:
 def embed_gallery(
     model: nn.Module, batches: Iterable[tuple[list[str], BatchFeature]], device: torch.device
 ) -> GalleryEmbeddings:
-    """Embeddings in the space that retrieval searches: that of the similarity losses, where videos, speech
-    and frames are compared alone; without these losses, the projected embeddings.
+    """Embeddings in the space that retrieval searches: the projected ones, which the contrastive losses compare;
+    without these losses, those of the similarity heads.
     """
     was_training = model.training
     model.eval()
-    suffix = "similarity_embeds" if model.config.use_similarity_loss else "embeds"
+    suffix = "embeds" if model.config.use_contrastive_loss else "similarity_embeds"
     clip_ids: list[str] = []
     parts: dict[str, list[Tensor]] = {"video": [], "audio": [], "image": [], "has_sound": []}
     with torch.inference_mode():

@@ -79,7 +79,7 @@ def store_channels_last(model: nn.Module) -> None:
 def train(
     run: TrainingRun,
     batches: Iterable[Batch],
-    evaluate: Callable[[], dict[str, float]],
+    evaluate: Callable[[], dict[str, float]] | None,
     checkpoints: Path,
     description: dict[str, Any],
 ) -> None:
@@ -88,7 +88,7 @@ def train(
     Args:
         run: the prepared run; changed in place.
         batches: endless, beginning with the batch of the next step.
-        evaluate: measures the model on held-out clips: name to number.
+        evaluate: measures the model on held-out clips: name to number; None where there are none.
         checkpoints: where checkpoints go.
         description: kept with every checkpoint, to compare at resuming.
 
@@ -116,7 +116,8 @@ def train(
             meter.add(losses, len(clip_ids))
             if progress.step % arguments.logging_steps == 0 or progress.step == run.max_steps:
                 bar.set_postfix(meter.log())
-            if _is_due(arguments.evaluation_steps, progress.step) and progress.step < run.max_steps:
+            is_last = progress.step == run.max_steps
+            if evaluate is not None and not is_last and _is_due(arguments.evaluation_steps, progress.step):
                 _log_evaluation(run, evaluate())
             if _is_due(arguments.checkpointing_steps, progress.step):
                 limit = arguments.checkpoints_total_limit

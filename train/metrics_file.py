@@ -98,9 +98,13 @@ def current_code_version() -> str:
 
 def describe_machine() -> dict[str, Any]:
     """Processor, cores and GPU; nothing that names the machine or its owner."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"cpu": _cpu_name(), "cores": cores, "gpu": gpu, "torch": torch.__version__}
+    return {"cpu": _cpu_name(), "cores": available_cores(), "gpu": gpu, "torch": torch.__version__}
+
+
+def available_cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cpu_name() -> str:

@@ -69,7 +69,7 @@ def write_model_folder(
     processor: ProcessorMixin,
     metrics: dict[str, float],
     history: Sequence[dict[str, float]],
-    gallery: GalleryEmbeddings,
+    gallery: GalleryEmbeddings | None,
     groups: Sequence[str],
     recipe_name: str,
     data_hash: str,
@@ -83,7 +83,7 @@ def write_model_folder(
         model, processor: as trained.
         metrics: `split/name`: number.
         history: logged losses.
-        gallery: embeddings of the held-out clips.
+        gallery: embeddings of the held-out clips, if there are any.
         groups: (clips of the gallery,) what each shows, to order and colour the pictures by.
         recipe_name: for metrics.json and the card.
         data_hash: of the clips.
@@ -103,10 +103,15 @@ def write_model_folder(
 
 
 def write_pictures(
-    folder: Path, history: Sequence[dict[str, float]], gallery: GalleryEmbeddings, groups: Sequence[str]
+    folder: Path,
+    history: Sequence[dict[str, float]],
+    gallery: GalleryEmbeddings | None,
+    groups: Sequence[str],
 ) -> None:
-    """Loss curves, similarity matrix and embedding map, as far as there is speech and an image tower."""
+    """Loss curves; similarity matrix and embedding map, as far as there are held-out clips with speech."""
     save_loss_curves(history, folder / "loss_curves.png")
+    if gallery is None:
+        return
     panels = {"video": (gallery.video, groups)}
     if gallery.image is not None:
         panels["frame"] = (gallery.image, groups)

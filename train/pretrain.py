@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration, set_seed
 
@@ -27,10 +28,12 @@ from train.arguments import ArgumentsError, PretrainArguments, help_text, parse_
 from train.checkpoint import CheckpointError, check_checkpoint, describe_run, find_checkpoint, load_checkpoint
 from train.evaluation import GalleryEmbeddings, embed_gallery, measure
 from train.loop import DivergedError, TrainingRun, prepare_run, train
+from train.metrics_file import available_cores
 from train.model_folder import CHECKPOINTS, check_output_dir, write_model_folder, write_recipe
 from train.retrieval import RECALL_AT
 from train.speech_pretraining import teach_words, word_features
 from train.triples import (
+    ClipKey,
     ClipsError,
     Row,
     SeededBatches,
@@ -39,6 +42,7 @@ from train.triples import (
     choose_gallery,
     data_hash,
     gallery_batches,
+    has_split,
     list_clips,
     open_clips,
     read_rows,
@@ -54,7 +58,7 @@ class Clips:
 
     Args:
         order: the training clips, in the order that the seed gives them.
-        gallery: undecoded rows of held-out clips.
+        gallery: undecoded rows of held-out clips; none where there are fewer than two to search among.
         hash: of the whole set.
     """
 
@@ -106,11 +110,17 @@ def pretrain(arguments: PretrainArguments, recipe_name: str) -> None:
 def build_accelerator(arguments: PretrainArguments) -> Accelerator:
     """accelerate with the run's precision and tracker; logs go beside the model."""
     folder = Path(arguments.output_dir)
-    return Accelerator(
+    accelerator = Accelerator(
         mixed_precision=arguments.mixed_precision,
         log_with=None if arguments.report_to == "none" else arguments.report_to,
         project_config=ProjectConfiguration(project_dir=str(folder), logging_dir=str(folder / "logs")),
     )
+    if accelerator.device.type == "cpu" and torch.get_num_threads() == 1:
+        # accelerate launch leaves a process one thread of the CPU unless it is told otherwise. Threads that wait
+        # for one whose core a worker has are far slower than fewer threads.
+        cores = available_cores() // accelerator.num_processes
+        torch.set_num_threads(max(1, cores - arguments.dataloader_num_workers))
+    return accelerator
 
 
 def build_processor(config: DualRepConfig) -> DualRepProcessor:
@@ -137,7 +147,8 @@ def find_clips(accelerator: Accelerator, arguments: PretrainArguments) -> Clips:
     with accelerator.main_process_first():
         dataset = arguments.dataset or make_dataset(arguments)
     config = arguments.dataset_config
-    training, held_out = (list_clips(dataset, config, split) for split in ("train", "validation"))
+    training = list_clips(dataset, config, "train")
+    held_out = list_clips(dataset, config, "validation") if has_split(dataset, config, "validation") else []
     check_splits(training, held_out)
     order = SeededBatches(
         open_clips(dataset, config, "train"),
@@ -148,9 +159,21 @@ def find_clips(accelerator: Accelerator, arguments: PretrainArguments) -> Clips:
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
     )
+    return Clips(order, read_gallery(accelerator, arguments, dataset, held_out), data_hash(dataset, config))
+
+
+def read_gallery(
+    accelerator: Accelerator, arguments: PretrainArguments, dataset: str, held_out: list[ClipKey]
+) -> list[Row]:
+    """The held-out clips that retrieval is measured on; too few of them and the run goes on without."""
+    if len(held_out) < 2:
+        accelerator.print(
+            f"There are {len(held_out)} held-out clips, too few to search among: nothing will be measured on "
+            "held-out scans. Prepare clips of more scans to see what the model learns."
+        )
+        return []
     chosen = choose_gallery(held_out, arguments.evaluation_clips)
-    gallery = read_rows(dataset, config, "validation", [key.clip_id for key in chosen])
-    return Clips(order, gallery, data_hash(dataset, config))
+    return read_rows(dataset, arguments.dataset_config, "validation", [key.clip_id for key in chosen])
 
 
 def make_dataset(arguments: PretrainArguments) -> str:
@@ -209,8 +232,8 @@ def teach_speech_tower(
 
 def train_and_embed(
     run: TrainingRun, processor: DualRepProcessor, clips: Clips, description: dict[str, Any]
-) -> GalleryEmbeddings:
-    """Trains the run to its end; returns the embeddings of the gallery."""
+) -> GalleryEmbeddings | None:
+    """Trains the run to its end; returns the embeddings of the gallery, if there is one."""
     arguments, accelerator = run.arguments, run.accelerator
     model = accelerator.unwrap_model(run.model)
     in_training, held_out = (
@@ -223,9 +246,10 @@ def train_and_embed(
 
     accelerator.init_trackers("dualrep")
     batches = training_batches(in_training, clips.order, arguments.dataloader_num_workers)
-    train(run, batches, lambda: measure(embed()), Path(arguments.output_dir) / CHECKPOINTS, description)
+    evaluate = (lambda: measure(embed())) if clips.gallery else None
+    train(run, batches, evaluate, Path(arguments.output_dir) / CHECKPOINTS, description)
     accelerator.end_training()
-    return embed()
+    return embed() if clips.gallery else None
 
 
 def build_triples(
@@ -247,25 +271,26 @@ def build_triples(
 
 
 def finish(
-    run: TrainingRun, processor: DualRepProcessor, clips: Clips, gallery: GalleryEmbeddings, recipe_name: str
+    run: TrainingRun,
+    processor: DualRepProcessor,
+    clips: Clips,
+    gallery: GalleryEmbeddings | None,
+    recipe_name: str,
 ) -> None:
     """Measures, writes the model folder and says what was learnt."""
     arguments, accelerator = run.arguments, run.accelerator
     if not accelerator.is_main_process:
         return
     model = accelerator.unwrap_model(run.model)
-    metrics = {f"validation/{name}": value for name, value in measure(gallery).items()}
+    metrics = {"train/loss": run.progress.history[-1]["loss"]} if run.progress.history else {}
     groups = [row[SCAN_ID] for row in clips.gallery]
-    if arguments.simulation is not None:
-        from train import demo
+    if gallery is not None:
+        metrics |= {f"validation/{name}": value for name, value in measure(gallery).items()}
+        if arguments.simulation is not None:
+            from train import demo
 
-        held_out = build_triples(arguments, model.config, processor, augmented=False)
-        batches = gallery_batches(held_out, demo.control_rows(arguments, clips.gallery), len(clips.gallery))
-        control = measure(embed_gallery(model, batches, accelerator.device))
-        metrics |= {
-            f"control/{name}": value for name, value in control.items() if name.startswith("speech_to")
-        }
-        groups = demo.planes(arguments, clips.gallery)
+            metrics |= control_metrics(run, processor, demo.control_rows(arguments, clips.gallery))
+            groups = demo.planes(arguments, clips.gallery)
     write_model_folder(
         arguments,
         model,
@@ -278,8 +303,18 @@ def finish(
         clips.hash,
         render_model_card,
     )
-    print(results_text(metrics, len({row[SCAN_ID] for row in clips.gallery})))
+    if gallery is not None:
+        print(results_text(metrics, len({row[SCAN_ID] for row in clips.gallery})))
     print(f"Model, card, metrics.json and pictures: {arguments.output_dir}")
+
+
+def control_metrics(run: TrainingRun, processor: DualRepProcessor, rows: list[Row]) -> dict[str, float]:
+    """How well speech of another plane, by the same voice, finds the clips that it was put under."""
+    model = run.accelerator.unwrap_model(run.model)
+    held_out = build_triples(run.arguments, model.config, processor, augmented=False)
+    batches = gallery_batches(held_out, rows, len(rows))
+    measured = measure(embed_gallery(model, batches, run.accelerator.device))
+    return {f"control/{name}": value for name, value in measured.items() if name.startswith("speech_to")}
 
 
 def results_text(metrics: dict[str, float], scans: int) -> str:

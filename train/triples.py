@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import soundfile
 import torch
-from datasets import IterableDataset, load_dataset
+from datasets import IterableDataset, get_dataset_split_names, load_dataset
 from datasets.distributed import split_dataset_by_node
 from datasets.exceptions import DatasetNotFoundError
 from huggingface_hub import dataset_info
@@ -90,6 +90,11 @@ def open_clips(
     return rows.decode(False)
 
 
+def has_split(dataset: str, config: str, split: str) -> bool:
+    """Whether the clips of this configuration have the split: a set of one scan has no validation."""
+    return split in get_dataset_split_names(dataset, config)
+
+
 def list_clips(dataset: str, config: str, split: str) -> list[ClipKey]:
     """The keys of all clips of a split, in the order they are stored; pictures and sound are not read."""
     rows = open_clips(dataset, config, split, columns=(CLIP_ID, SCAN_ID, START_S))
@@ -155,16 +160,12 @@ def pick_frames(stored: int, num_frames: int, draw: random.Random | None = None)
 
 
 def check_splits(training: Sequence[ClipKey], held_out: Sequence[ClipKey]) -> None:
-    """Raises ClipsError where a scan stands on both sides, or held-out clips are too few to search among."""
+    """Raises ClipsError where a scan stands on both sides."""
     shared = {key.scan_id for key in training} & {key.scan_id for key in held_out}
     if shared:
         raise ClipsError(
             f"{len(shared)} scans stand in train and in validation, {min(shared)} among them: "
             "cut the clips anew."
-        )
-    if len(held_out) < 2:
-        raise ClipsError(
-            f"There are {len(held_out)} held-out clips, too few to search among: prepare clips of more scans."
         )
 
 
