@@ -39,8 +39,8 @@ def results_text(metrics: dict[str, float]) -> str:
     if "validation/gallery_clips" not in metrics:
         return "There were no held-out scans to measure this model on."
     return (
-        f"On held-out scans, in a gallery of {metrics['validation/gallery_clips']:.0f} clips. A query finds its "
-        f"own video among the first k; chance is what a random order finds.\n\n{results_table(metrics)}"
+        f"On held-out scans, in a gallery of {metrics['validation/gallery_clips']:.0f} clips. A query finds "
+        f"its own video among the first k; chance is what a random order finds.\n\n{results_table(metrics)}"
     )
 
 

@@ -3,18 +3,16 @@
 import os
 from pathlib import Path
 
-import pytest
-import torch
+# Before NumPy and PyTorch start their threads: tests run side by side, and threads that wait for a core are slow.
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
+import pytest  # noqa: E402
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 MEDIA = Path(__file__).resolve().parents[2] / "shared" / "media"
-
-
-def pytest_configure() -> None:
-    # Tiny models gain nothing from more threads, and tests that run side by side lose.
-    torch.set_num_threads(2)
 
 
 @pytest.fixture(scope="session")

@@ -38,8 +38,8 @@ class GalleryEmbeddings:
 def embed_gallery(
     model: nn.Module, batches: Iterable[tuple[list[str], BatchFeature]], device: torch.device
 ) -> GalleryEmbeddings:
-    """Embeddings in the space that retrieval searches: the projected ones, which the contrastive losses compare;
-    without these losses, those of the similarity heads.
+    """Embeddings in the space that retrieval searches: the projected ones, which the contrastive losses
+    compare; without these losses, those of the similarity heads.
     """
     was_training = model.training
     model.eval()

@@ -116,8 +116,8 @@ def build_accelerator(arguments: PretrainArguments) -> Accelerator:
         project_config=ProjectConfiguration(project_dir=str(folder), logging_dir=str(folder / "logs")),
     )
     if accelerator.device.type == "cpu" and torch.get_num_threads() == 1:
-        # accelerate launch leaves a process one thread of the CPU unless it is told otherwise. Threads that wait
-        # for one whose core a worker has are far slower than fewer threads.
+        # accelerate launch leaves a process one thread of the CPU unless it is told otherwise. Threads that
+        # wait for one whose core a worker has are far slower than fewer threads.
         cores = available_cores() // accelerator.num_processes
         torch.set_num_threads(max(1, cores - arguments.dataloader_num_workers))
     return accelerator
