@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-# Before NumPy and PyTorch start their threads: tests run side by side, and threads that wait for a core are slow.
+# Before NumPy and PyTorch start their threads: with tests side by side, threads would wait for cores.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
