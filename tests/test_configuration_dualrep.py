@@ -26,6 +26,10 @@ def test_the_video_pipeline_finds_the_number_of_frames() -> None:
     assert DualRepConfig(video_config={"num_frames": 9}).num_frames == 9
 
 
+def test_over_time_alone_any_number_of_mel_bins_is_taken() -> None:
+    assert DualRepAudioConfig(conv_dim=1, num_mel_bins=1).num_mel_bins == 1
+
+
 def test_towers_are_given_as_dicts_or_configurations() -> None:
     fields = {"hidden_sizes": [4, 6], "depths": [1, 1]}
     by_dict = DualRepConfig(video_config=fields)

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from modeling_dualrep.modeling_dualrep import DualRepModel
 from panns_reference import Cnn14, save_checkpoint
 from torchvision.models import resnet18, resnet34, resnet50
 from torchvision.models.video import r2plus1d_18, r3d_18
@@ -25,6 +24,7 @@ from modeling_dualrep.convert_weights import (
     video_from_torchvision,
 )
 from modeling_dualrep.image_resnet import DualRepImageModel
+from modeling_dualrep.modeling_dualrep import DualRepModel
 from modeling_dualrep.video_r2plus1d import DualRepVideoModel
 
 WIDTHS = [4, 6, 8, 10, 12, 14]

@@ -20,6 +20,7 @@ MASKS = {
     "uneven": [True, False, True, True, False, False],
     "a row each": [False, True, False, False, False, True],
     "one row in all": [False, True, False, False, False, False],
+    "one clip a process": [True, True],
 }
 MODELS = {
     "paper": {},
@@ -36,7 +37,7 @@ def build(name: str) -> DualRepModel:
 
 
 def whole_batch(model: str, mask: str) -> dict[str, torch.Tensor]:
-    batch = tiny_batch(6, mask=MASKS[mask], dtype=torch.float64)
+    batch = tiny_batch(len(MASKS[mask]), mask=MASKS[mask], dtype=torch.float64)
     if not tiny_config(**MODELS[model]).use_image:
         del batch["pixel_values"]
     return batch
