@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 from transformers.modeling_outputs import BaseModelOutputWithPoolingAndNoAttention
@@ -12,14 +13,16 @@ from .tower import CheckpointedLayer, DualRepTower, build_stages, check_shape, r
 
 
 class TemporalConv3d(nn.Conv3d):
-    """A convolution over time alone, computed as one over (time, pixels).
+    """A convolution over time alone; in half precision on a CPU it is computed as one over (time, pixels).
 
-    As a 3-D convolution in bfloat16 over two frames, PyTorch 2.14 gives it gradients made of uninitialised
-    memory on CPUs.
+    There, as a 3-D convolution over two frames, PyTorch 2.14 gives it gradients made of uninitialised memory.
     """
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """(batch, channels, frames, height, width) to the same with the layer's channels and stride."""
+        half_precision = hidden_states.dtype in (torch.bfloat16, torch.float16)
+        if hidden_states.device.type != "cpu" or not (half_precision or torch.is_autocast_enabled("cpu")):
+            return super().forward(hidden_states)
         over_time = conv2d(
             hidden_states.flatten(3),
             self.weight.flatten(3),

@@ -7,7 +7,7 @@ from tower_helpers import assert_same_tensors, draw_batch_norms
 
 from modeling_dualrep.configuration_dualrep import DualRepVideoConfig
 from modeling_dualrep.convert_weights import video_from_torchvision
-from modeling_dualrep.video_r2plus1d import DualRepVideoModel
+from modeling_dualrep.video_r2plus1d import DualRepVideoModel, TemporalConv3d
 
 TINY = DualRepVideoConfig(stem_hidden_size=5, hidden_sizes=[4, 6, 8], depths=[1, 1, 1])
 
@@ -76,6 +76,27 @@ def test_channels_last_memory_format_is_kept_and_changes_nothing():
     tower = DualRepVideoModel(TINY).eval()
     clip = torch.randn(2, 4, 3, 16, 16)
     expected = tower(clip).last_hidden_state
-    feature_map = tower.to(memory_format=torch.channels_last_3d)(clip).last_hidden_state
+    tower.to(memory_format=torch.channels_last_3d)
+    torch.testing.assert_close(tower(clip).last_hidden_state, expected, rtol=1e-4, atol=1e-5)
+    with torch.autocast("cpu", torch.bfloat16):
+        feature_map = tower(clip).last_hidden_state
     assert feature_map.is_contiguous(memory_format=torch.channels_last_3d)
-    torch.testing.assert_close(feature_map, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_in_bfloat16_the_gradients_over_two_frames_are_those_of_float32():
+    torch.manual_seed(0)
+    layer = TemporalConv3d(64, 64, kernel_size=(3, 1, 1), padding=(1, 0, 0), bias=False)
+    frames = torch.randn(32, 64, 2, 4, 4)
+
+    def gradient(half_precision: bool) -> torch.Tensor:
+        layer.weight.grad = None
+        spoilt = torch.full((4_000_000,), float("nan"))  # what uninitialised memory may then hold
+        del spoilt
+        with torch.autocast("cpu", torch.bfloat16, enabled=half_precision):
+            output = layer(frames)
+        output.float().square().mean().backward()
+        return layer.weight.grad
+
+    expected = gradient(half_precision=False).clone()
+    for _ in range(10):
+        torch.testing.assert_close(gradient(half_precision=True), expected, rtol=0.1, atol=1e-3)
