@@ -29,7 +29,7 @@ def draw_patient(rng: np.random.Generator) -> Patient:
         size=rng.normal(1.0, 0.07),
         elongation=rng.normal(1.0, 0.05),
         mirrored=bool(rng.random() < 0.5),
-        fluid=rng.uniform(0.3, 0.9),
+        fluid=rng.uniform(0.15, 0.75),
         heart_angle=np.deg2rad(rng.normal(45.0, 9.0)),
     )
 
@@ -137,7 +137,7 @@ def _heart(canvas: Canvas) -> Callable[[float, float], tuple[float, float]]:
 
     canvas.heart = (*centre, 1.35)
     canvas.ellipse(centre, (1.5, 1.16), BLOOD_DB + 8, np.rad2deg(angle))
-    canvas.ellipse(centre, (1.42, 1.08), TISSUE_DB + 1, np.rad2deg(angle))
+    canvas.ellipse(centre, (1.42, 1.08), TISSUE_DB - 3, np.rad2deg(angle))
     return place
 
 
@@ -151,9 +151,9 @@ def paint_four_chamber(canvas: Canvas) -> None:
     place = _heart(canvas)
     degrees = _heart_degrees(place)
     for side in (-1, 1):
-        ventricle, atrium = place(0.56, side * 0.43), place(-0.62, side * 0.4)
-        canvas.chamber(ventricle, (canvas.vary(0.56), canvas.vary(0.31)), degrees)
-        canvas.chamber(atrium, (canvas.vary(0.4), canvas.vary(0.33)), degrees)
+        ventricle, atrium = place(0.5, side * 0.43), place(-0.64, side * 0.43)
+        canvas.chamber(ventricle, (canvas.vary(0.62), canvas.vary(0.34)), degrees)
+        canvas.chamber(atrium, (canvas.vary(0.46), canvas.vary(0.39)), degrees)
         canvas.look_at(ventricle, atrium)
     canvas.line([place(1.2, 0), place(0.0, 0), place(-0.35, 0)], BRIGHT_DB, 0.13)
     canvas.line([place(-0.08, -0.7), place(0.02, 0), place(-0.08, 0.7)], BRIGHT_DB + 1, 0.09)
@@ -225,10 +225,10 @@ def paint_kidneys(canvas: Canvas) -> None:
     for side in (-1, 1):
         kidney = canvas.shift(side * 0.98, 0.75)
         radii = (canvas.vary(0.62, 0.08), canvas.vary(0.54, 0.08))
-        canvas.ellipse(kidney, (radii[0] + 0.08, radii[1] + 0.08), BRIGHT_DB - 1, side * 25)
-        canvas.ellipse(kidney, radii, TISSUE_DB - 9, side * 25)
-        canvas.ellipse(kidney, (0.3, 0.2), TISSUE_DB + 3, side * 25)
-        canvas.ellipse((kidney[0] - side * 0.1, kidney[1]), (0.13, 0.09), FLUID_DB)
+        canvas.ellipse(kidney, (radii[0] + 0.1, radii[1] + 0.1), BRIGHT_DB, side * 25)
+        canvas.ellipse(kidney, radii, TISSUE_DB - 13, side * 25)
+        canvas.ellipse(kidney, (0.32, 0.22), BRIGHT_DB - 2, side * 25)
+        canvas.ellipse(kidney, (canvas.vary(0.15, 0.3), canvas.vary(0.11, 0.3)), FLUID_DB, side * 25)
         canvas.look_at(kidney, kidney)
     for x in (-0.9, -0.1, 0.7):
         canvas.ellipse(canvas.shift(x, -0.75, 0.15), (0.4, 0.26), TISSUE_DB + 4, canvas.rng.uniform(-40, 40))
@@ -240,10 +240,10 @@ def paint_femur(canvas: Canvas) -> None:
     half = canvas.vary(1.6, 0.06)
     bow = canvas.rng.normal(0.12, 0.05)
     canvas.ellipse((0.0, 0.25), (half + 0.75, 1.15), TISSUE_DB - 4)
-    canvas.rim((0.0, 0.25), (half + 0.75, 1.15), BRIGHT_DB - 3, 0.12)
+    canvas.rim((0.0, 0.25), (half + 0.75, 1.15), BRIGHT_DB - 3, 0.12, arc_degrees=(-170, -10))
     canvas.ellipse((half + 1.2, 0.5), (0.6, 0.8), TISSUE_DB - 2)
     shaft = [(-half, 0.0), (-half / 2, -bow), (half / 2, -bow), (half, 0.0)]
-    canvas.line(shaft, BONE_DB + 3, canvas.vary(0.27), bone=1.0)
+    canvas.line(shaft, BONE_DB + 6, canvas.vary(0.25), bone=1.0)
     for x in (-half, half):
         canvas.ossified((x, 0.05), 0.19)
     canvas.look_at((-half, 0.0), (half, 0.0), (0.0, -bow))
@@ -290,10 +290,10 @@ def paint_profile(canvas: Canvas) -> None:
 
 
 def _vertebrae(
-    canvas: Canvas, row: Callable[[float], tuple[float, float]], radius_cm: float, bone: float = 1.0
+    canvas: Canvas, row: Callable[[float], tuple[float, float]], radius_cm: float, bone: float
 ) -> None:
     for at in np.linspace(-1, 1, 15):
-        canvas.ossified(canvas.shift(*row(at), 0.015), canvas.vary(radius_cm), bone)
+        canvas.ossified(canvas.shift(*row(at), 0.015), canvas.vary(radius_cm), bone, BONE_DB + 4)
 
 
 def paint_spine_sagittal(canvas: Canvas) -> None:
@@ -307,8 +307,9 @@ def paint_spine_sagittal(canvas: Canvas) -> None:
     canvas.line(body, TISSUE_DB - 3, 2.5)
     canvas.line([along(at, -0.62) for at in np.linspace(-1, 1, 9)], BRIGHT_DB, 0.12)
     canvas.line([along(at, 0.0) for at in np.linspace(-1, 1, 9)], FLUID_DB + 6, 0.3)
-    _vertebrae(canvas, lambda at: along(at, -0.27), 0.12)
-    _vertebrae(canvas, lambda at: along(at, 0.27), 0.13)
+    for offset, radius_cm in ((-0.27, 0.12), (0.27, 0.13)):
+        canvas.line([along(at, offset) for at in np.linspace(-1, 1, 9)], BRIGHT_DB, 0.1)
+        _vertebrae(canvas, lambda at, offset=offset: along(at, offset), radius_cm, bone=0.4)
     canvas.look_at(*(along(at, 0.0) for at in (-0.7, -0.2, 0.3, 0.85)))
 
 
@@ -371,15 +372,14 @@ PAINTERS: dict[str, Callable[[Canvas], None]] = {
 }
 
 # How far a sonographer zooms in on a plane, against one of ordinary size.
-ZOOM: dict[str, float] = dict.fromkeys(PAINTERS, 1.0) | {
-    "heart_three_vessel_trachea": 1.25,
-    "heart_four_chamber": 1.25,
-    "heart_left_outflow": 1.25,
-    "heart_right_outflow": 1.25,
-    "abdomen": 1.1,
-    "kidneys": 1.15,
-    "lips": 1.35,
-    BACKGROUND: 1.1,
+ZOOM: dict[str, float] = dict.fromkeys(PAINTERS, 1.2) | {
+    "heart_three_vessel_trachea": 1.5,
+    "heart_four_chamber": 1.5,
+    "heart_left_outflow": 1.5,
+    "heart_right_outflow": 1.5,
+    "abdomen": 1.3,
+    "kidneys": 1.35,
+    "lips": 1.5,
 }
 
 # A trunk can lie any way round; femur and spine are measured lying level, faces are sought upright.

@@ -105,7 +105,7 @@ class ProbePath:
         if hold.label == BACKGROUND and other is not hold:
             share = 1 - _smooth(away_s / CHANGE_SECONDS)
         zoom = (1 - share) * hold.zoom + share * other.zoom
-        offset = self.wander.at(time_s) + self._approach(hold, other, away_s)
+        offset = self.wander.at(time_s) + self._approach(index, time_s)
         beat = float(np.sin(2 * np.pi * self.heart_rate_hz * time_s))
         return hold, Pose(float(offset[0]), float(offset[1]), float(offset[2]), zoom, beat), other, share
 
@@ -119,11 +119,17 @@ class ProbePath:
             return self.holds[index + 1], after_s
         return hold, np.inf
 
-    def _approach(self, hold: Hold, other: Hold, away_s: float) -> np.ndarray:
-        """The way still to go to the plane that is sought, or gone from the one that is left."""
-        if hold.label == BACKGROUND and other.label != BACKGROUND:
-            return other.leaving * _smooth(away_s / (2 * CHANGE_SECONDS))
-        return np.zeros(3)
+    def _approach(self, index: int, time_s: float) -> np.ndarray:
+        """The way gone from the plane that was left, going over into the way still to go to the next."""
+        hold = self.holds[index]
+        if hold.label != BACKGROUND:
+            return np.zeros(3)
+        done = _smooth((time_s - hold.start_s) / (hold.end_s - hold.start_s))
+        left = self.holds[index - 1].leaving if index > 0 else np.zeros(3)
+        sought = self.holds[index + 1].leaving if index + 1 < len(self.holds) else np.zeros(3)
+        gone = _smooth((time_s - hold.start_s) / (2 * CHANGE_SECONDS))
+        to_go = _smooth((hold.end_s - time_s) / (2 * CHANGE_SECONDS))
+        return (1 - done) * gone * left + done * to_go * sought
 
 
 def _smooth(share: float) -> float:

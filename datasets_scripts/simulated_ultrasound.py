@@ -20,6 +20,12 @@ BEAMS = 104
 SAMPLES = 150
 # A machine averages pictures over time; this share of a picture is the one before.
 PERSISTENCE = 0.35
+WHITE_DB = 30.0
+# Cycles a sample between the frequencies of two looks, far enough apart for a speckle of its own.
+SECOND_LOOK = 0.45
+HAZE_DB_PER_CM = 7.0
+# A shadow is never quite black: the beam is wider than a bone, and echoes come in from beside it.
+MOST_LOST_DB, MOST_GAINED_DB = 28.0, 8.0
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,9 @@ class Style:
         slope_db_per_cm: what time-gain compensation leaves of the attenuation (0.5 dB/cm/MHz in tissue).
         wall_cm: thickness of the mother's skin and muscle.
         noise_db: electronic noise.
+        compounding: share of a second look at another frequency, whose speckle is another, 0 to 0.5.
+        edge_loss_db: what the outermost beams lack, where the probe's edge lies badly on the skin.
+        haze_db: clutter below the mother's wall, against the wall itself.
     """
 
     probe_radius_cm: float
@@ -49,6 +58,9 @@ class Style:
     slope_db_per_cm: float
     wall_cm: float
     noise_db: float
+    compounding: float
+    edge_loss_db: float
+    haze_db: float
 
 
 def draw_style(rng: np.random.Generator) -> Style:
@@ -59,12 +71,15 @@ def draw_style(rng: np.random.Generator) -> Style:
         depth_cm=rng.uniform(7.4, 9.4),
         axial_cm=rng.uniform(0.035, 0.06),
         lateral_degrees=rng.uniform(0.45, 0.85),
-        gain_db=rng.normal(-3.0, 2.5),
-        dynamic_range_db=rng.uniform(42.0, 58.0),
+        gain_db=rng.normal(-1.0, 2.5),
+        dynamic_range_db=rng.uniform(44.0, 60.0),
         gamma=rng.uniform(0.9, 1.3),
         slope_db_per_cm=rng.normal(-0.5, 0.5),
-        wall_cm=rng.uniform(0.6, 1.5),
-        noise_db=rng.uniform(-48.0, -38.0),
+        wall_cm=rng.uniform(0.6, 1.6),
+        noise_db=rng.uniform(-36.0, -22.0),
+        compounding=rng.uniform(0.1, 0.5),
+        edge_loss_db=rng.uniform(0.0, 9.0),
+        haze_db=rng.uniform(-28.0, -16.0),
     )
 
 
@@ -91,7 +106,7 @@ class Tissue:
 def with_scatterers(anatomy: Anatomy, rng: np.random.Generator) -> Tissue:
     """Puts random scatterers into an anatomy; they move with the tissue."""
     parts = rng.standard_normal((2, MAP_SIZE, MAP_SIZE), dtype=np.float32)
-    amplitude = 10.0 ** (anatomy.echo_db / 20.0)
+    amplitude = _factor(anatomy.echo_db)
     echoes = (amplitude * (parts[0] + 1j * parts[1])).astype(np.complex64)
     return Tissue(echoes.ravel(), anatomy.attenuation_db_per_cm.astype(np.float32).ravel(), anatomy)
 
@@ -118,11 +133,15 @@ class Renderer:
         self.centre_cm = (0.0, style.wall_cm + 0.5 * (style.depth_cm - style.wall_cm))
         sample_cm = style.depth_cm / (SAMPLES - 1)
         beam_degrees = 2 * style.half_angle_degrees / (BEAMS - 1)
-        self._axial = _blur_matrix(SAMPLES, style.axial_cm / sample_cm)
-        self._lateral = _blur_matrix(BEAMS, style.lateral_degrees / beam_degrees).T
+        self._axial = _pulse(SAMPLES, style.axial_cm / sample_cm)
+        self._second_axial = _pulse(SAMPLES, style.axial_cm / sample_cm, SECOND_LOOK)
+        self._lateral = _pulse(BEAMS, style.lateral_degrees / beam_degrees).T
+        self._beam_width = self._lateral.real / self._lateral.real.sum(axis=0)
         self._wall_echoes, self._wall_share = self._wall()
         # What the probe's curve and the compensation leave of gain over depth, before any bone.
+        beams = np.linspace(-1, 1, BEAMS, dtype=np.float32)
         self._offset_db = (style.gain_db + style.slope_db_per_cm * self.depths_cm)[:, None]
+        self._offset_db = self._offset_db - style.edge_loss_db * beams**4
         self._noise = self._noise_fields()
         self._before: np.ndarray | None = None
 
@@ -155,14 +174,22 @@ class Renderer:
             echoes = (1 - share) * echoes + share * other.echoes[places]
             attenuation = (1 - share) * attenuation + share * other.attenuation_db_per_cm[places]
         inside = echoes * (1 - self._wall_share) + self._wall_echoes
-        field = self._axial @ inside @ self._lateral
-        sample_cm = self.depths_cm[1]
-        # A shadow is never quite black: the beam is wider than a bone, and echoes come in from beside it.
-        lost_db = np.minimum(np.cumsum(attenuation * (1 - self._wall_share), axis=0) * sample_cm, 24.0)
-        lost_db = lost_db @ self._lateral.real
-        amplitude = np.abs(field) * 10.0 ** ((self._offset_db - lost_db) / 20.0)
+        lost_db = np.cumsum(attenuation * (1 - self._wall_share), axis=0) * self.depths_cm[1]
+        lost_db = np.clip(lost_db, -MOST_GAINED_DB, MOST_LOST_DB) @ self._beam_width
+        amplitude = self._speckle(inside) * _factor(self._offset_db - lost_db)
         noise = self._noise[self.rng.integers(len(self._noise))]
         return 20.0 * np.log10(amplitude + noise + 1e-6)
+
+    def _speckle(self, echoes: np.ndarray) -> np.ndarray:
+        """The envelope of the echoes through the point spread function, a second look mixed in."""
+        across = echoes @ self._lateral
+        share = np.float32(self.style.compounding)
+        first = self._axial @ across
+        if share == 0:
+            return np.abs(first)
+        second = self._second_axial @ across
+        power = (1 - share) * (first.real**2 + first.imag**2) + share * (second.real**2 + second.imag**2)
+        return np.sqrt(power)
 
     def to_picture(self, places_cm: np.ndarray, pose: Pose) -> np.ndarray:
         """Where (n, 2) places of a tissue appear: x, y in 0..1 from the picture's top left."""
@@ -201,8 +228,7 @@ class Renderer:
         return rows * MAP_SIZE + columns
 
     def _grey(self, envelope_db: np.ndarray) -> np.ndarray:
-        white_db = 18.0
-        grey = (envelope_db - (white_db - self.style.dynamic_range_db)) / self.style.dynamic_range_db
+        grey = (envelope_db - (WHITE_DB - self.style.dynamic_range_db)) / self.style.dynamic_range_db
         return np.clip(grey, 0, 1) ** self.style.gamma
 
     def _sector(self, grey: np.ndarray) -> np.ndarray:
@@ -231,24 +257,38 @@ class Renderer:
         return indices, (weights * inside).astype(np.float32)
 
     def _wall(self) -> tuple[np.ndarray, np.ndarray]:
-        """Echoes of the mother's layers under the probe, and how far they take the place of the fetus'."""
+        """Echoes of the mother's layers under the probe, and how far they take the place of the fetus'.
+
+        Some of them come back late, from between skin and probe, and lie as a haze over what is beneath.
+        """
         shape = (SAMPLES, BEAMS)
-        layers = gaussian_filter(self.rng.standard_normal(shape, dtype=np.float32), (1.6, 22.0))
-        layers *= 7.0 / layers.std()
-        share = np.clip((self.style.wall_cm - self.depths_cm) / 0.15 + 0.5, 0, 1)[:, None].astype(np.float32)
-        skin_db = 8.0 * np.exp(-self.depths_cm / 0.25)[:, None]
+        layers = gaussian_filter(self.rng.standard_normal(shape, dtype=np.float32), (1.3, 20.0))
+        layers *= 5.0 / layers.std()
+        depths_cm = self.depths_cm[:, None]
+        share = np.clip((self.style.wall_cm - depths_cm) / 0.25 + 0.5, 0, 1)
+        haze = (1 - share) * _factor(self.style.haze_db - HAZE_DB_PER_CM * (depths_cm - self.style.wall_cm))
+        skin_db = 8.0 * np.exp(-depths_cm / 0.2)
         parts = self.rng.standard_normal((2, *shape), dtype=np.float32)
-        amplitude = share * 10.0 ** ((layers - 1.0 + skin_db) / 20.0)
-        return (amplitude * (parts[0] + 1j * parts[1])).astype(np.complex64), share
+        amplitude = (share + haze) * _factor(layers - 2.0 + skin_db)
+        return (amplitude * (parts[0] + 1j * parts[1])).astype(np.complex64), share.astype(np.float32)
 
     def _noise_fields(self) -> np.ndarray:
-        level = 10.0 ** (self.style.noise_db / 20.0)
+        level = _factor(self.style.noise_db)
         return (level * self.rng.rayleigh(1.0, (8, SAMPLES, BEAMS))).astype(np.float32)
 
 
-def _blur_matrix(size: int, sigma: float) -> np.ndarray:
-    """A Gaussian of `sigma` samples as a (size, size) matrix that keeps the power of white noise."""
+def _pulse(size: int, sigma: float, cycles_per_sample: float = 0.0) -> np.ndarray:
+    """A Gaussian of `sigma` samples as a (size, size) matrix that keeps the power of white noise.
+
+    Args:
+        cycles_per_sample: how far its frequency is from the one that the echoes are demodulated with.
+    """
     away = np.arange(size)[:, None] - np.arange(size)
     kernel = np.exp(-0.5 * (away / sigma) ** 2)
     kernel /= np.sqrt((kernel**2).sum(axis=1, keepdims=True))
-    return kernel.astype(np.complex64)
+    return (kernel * np.exp(2j * np.pi * cycles_per_sample * away)).astype(np.complex64)
+
+
+def _factor(level_db: float | np.ndarray) -> float | np.ndarray:
+    """Decibels as a factor on amplitudes."""
+    return 10.0 ** (level_db / 20.0)

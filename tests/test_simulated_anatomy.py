@@ -18,6 +18,7 @@ from datasets_scripts.simulated_canvas import (
     BLOOD_DB,
     BONE_DB,
     FLUID_DB,
+    FLUID_DB_PER_CM,
     MAP_SIZE,
     PIXEL_CM,
     TISSUE_DB,
@@ -63,7 +64,7 @@ def test_every_plane_can_be_drawn_of_any_patient(plane):
             assert values.shape == (MAP_SIZE, MAP_SIZE)
             assert np.isfinite(values).all()
         assert FLUID_DB - 20 < anatomy.echo_db.min() < TISSUE_DB < anatomy.echo_db.max() < BONE_DB + 20
-        assert anatomy.attenuation_db_per_cm.min() == 0
+        assert anatomy.attenuation_db_per_cm.min() >= FLUID_DB_PER_CM
         half_cm = PIXEL_CM * MAP_SIZE / 2
         assert len(anatomy.landmarks_cm) >= (2 if plane == BACKGROUND else 3)
         assert np.abs(anatomy.landmarks_cm).max() < half_cm
@@ -154,9 +155,11 @@ def test_what_is_fluid_bone_and_blood_is_painted_so_and_landmarks_find_it(mirror
     levels_db = [at(anatomy.echo_db, place) for place in (fluid, blood, tissue, bone)]
     assert levels_db == sorted(levels_db)
     np.testing.assert_allclose(levels_db, [FLUID_DB, BLOOD_DB, TISSUE_DB, BONE_DB], atol=11)
-    shadows = [at(anatomy.attenuation_db_per_cm, place) for place in (bone, rim, outside_arc, tissue, blood)]
+    shadows = [at(anatomy.attenuation_db_per_cm, place) for place in (bone, rim, tissue, blood)]
     assert shadows[0] == pytest.approx(2 * shadows[1])
-    assert shadows[2:] == [0, 0, 0]
+    assert shadows[2] == 0
+    assert shadows[3] == pytest.approx(FLUID_DB_PER_CM)
+    assert at(anatomy.attenuation_db_per_cm, outside_arc) <= 0
 
 
 def test_the_beating_part_is_where_the_heart_was_painted():
@@ -168,3 +171,39 @@ def test_the_beating_part_is_where_the_heart_was_painted():
     np.testing.assert_allclose(anatomy.beating_cm[:2], anatomy.landmarks_cm[-1], atol=1e-5)
     assert anatomy.beating_cm[2] == pytest.approx(1.2 * radius)
     assert at(anatomy.echo_db, anatomy.landmarks_cm[0]) < TISSUE_DB - 15  # a ventricle holds blood
+
+
+def test_a_surface_gleams_where_the_beam_meets_it_squarely_and_a_spot_stays_bright():
+    """Rings and dots of one level around the middle of the map, from above which the beams come."""
+    canvas = Canvas(AVERAGE, np.random.default_rng(0), turn_degrees=0.0)
+    canvas.ellipse((0.0, 0.0), (4.0, 4.0), TISSUE_DB - 10)
+    canvas.rim((0.0, 0.0), (2.5, 2.5), BONE_DB, 0.2)
+    canvas.ossified((0.0, 0.0), 0.12)
+    for degrees in (-90, 90, 180, 0):
+        turns = np.deg2rad(np.linspace(degrees - 15, degrees + 15, 31))
+        canvas.look_at(*zip(2.5 * np.cos(turns), 2.5 * np.sin(turns), strict=True))
+    anatomy = canvas.finished()
+    levels_db = [at(anatomy.echo_db, place) for place in anatomy.landmarks_cm]
+    top, bottom, left, right = np.mean(np.reshape(levels_db, (4, -1)), axis=1)
+    assert min(top, bottom) > BONE_DB + 2
+    assert max(left, right) < BONE_DB - 4
+    middle = slice(MAP_SIZE // 2 - 6, MAP_SIZE // 2 + 6)
+    spot = anatomy.echo_db[middle, middle]
+    assert spot.max() - np.median(spot) == pytest.approx(BONE_DB - (TISSUE_DB - 10), abs=5)
+
+
+def test_a_small_thing_is_painted_in_full_wherever_it_lies():
+    """Only a window of the map is painted; what is painted ends before the window does."""
+    for turn in (0.0, 180.0):
+        canvas = Canvas(AVERAGE, np.random.default_rng(1), turn)
+        canvas.echo_db[:] = 0.0
+        canvas.ellipse((1.5, -2.0), (1.2, 0.2), -20.0, degrees=35.0)
+        canvas.rim((-2.0, 1.0), (1.1, 0.3), -20.0, 0.3, degrees=-50.0)
+        canvas.line([(-3.0, -3.0), (0.5, 2.5)], -20.0, 0.2)
+        windows, canvas._window = canvas.echo_db.copy(), lambda *_: (slice(None), slice(None))
+        canvas.echo_db[:] = 0.0
+        canvas.ellipse((1.5, -2.0), (1.2, 0.2), -20.0, degrees=35.0)
+        canvas.rim((-2.0, 1.0), (1.1, 0.3), -20.0, 0.3, degrees=-50.0)
+        canvas.line([(-3.0, -3.0), (0.5, 2.5)], -20.0, 0.2)
+        np.testing.assert_array_equal(windows, canvas.echo_db)
+        assert (windows < -19).mean() > 0.01

@@ -9,12 +9,21 @@ from scipy.ndimage import center_of_mass
 
 from datasets_scripts.schema import BACKGROUND, PLANES
 from datasets_scripts.simulated_anatomy import ZOOM, draw_anatomy, draw_patient
-from datasets_scripts.simulated_canvas import BONE_DB_PER_CM, FLUID_DB, MAP_SIZE, PIXEL_CM, Anatomy
+from datasets_scripts.simulated_canvas import (
+    BONE_DB_PER_CM,
+    FLUID_DB,
+    FLUID_DB_PER_CM,
+    MAP_SIZE,
+    PIXEL_CM,
+    Anatomy,
+)
 from datasets_scripts.simulated_probe import draw_wander
 from datasets_scripts.simulated_ultrasound import (
     BEAMS,
+    HAZE_DB_PER_CM,
     PERSISTENCE,
     SAMPLES,
+    WHITE_DB,
     Pose,
     Renderer,
     Style,
@@ -36,6 +45,9 @@ BARE = Style(
     slope_db_per_cm=0.0,
     wall_cm=-1.0,
     noise_db=-200.0,
+    compounding=0.0,
+    edge_loss_db=0.0,
+    haze_db=-200.0,
 )
 SIZE = 64
 AXIS_CM = (np.arange(MAP_SIZE) - (MAP_SIZE - 1) / 2) * PIXEL_CM
@@ -85,6 +97,62 @@ def test_speckle_of_a_uniform_medium_is_rayleigh_distributed():
     assert envelope.mean() / envelope.std() == pytest.approx(np.sqrt(np.pi / (4 - np.pi)), abs=0.05)
     for level in (0.25, 0.5, 1.0, 1.5, 2.0):
         assert np.mean(envelope < level) == pytest.approx(1 - np.exp(-np.pi / 4 * level**2), abs=0.015)
+
+
+def test_a_second_look_smooths_the_speckle_and_keeps_its_level():
+    """Two independent looks of equal power have a ratio of mean to deviation of 2.71, not 1.91."""
+    one, both = (
+        np.exp(renderer(replace(BARE, compounding=share)).envelope_db(tissue_of(), Pose()) * np.log(10) / 20)
+        for share in (0.0, 0.5)
+    )
+    # The root of a Gamma(2) variable, the mean power of two exponential ones.
+    mean, mean_square = 1.3293, 2.0
+    assert both.mean() / both.std() == pytest.approx(mean / np.sqrt(mean_square - mean**2), abs=0.2)
+    assert one.mean() / one.std() == pytest.approx(1.91, abs=0.12)
+    assert np.mean(both**2) == pytest.approx(np.mean(one**2), rel=0.05)
+
+
+def test_the_outer_beams_lack_what_the_style_says():
+    whole, lacking = (
+        renderer(replace(BARE, edge_loss_db=loss)).envelope_db(tissue_of(), Pose()).mean(axis=0)
+        for loss in (0.0, 8.0)
+    )
+    lost_db = whole - lacking
+    np.testing.assert_allclose(lost_db[[0, -1]], 8.0, atol=0.01)
+    assert np.abs(lost_db[BEAMS // 2 - 15 : BEAMS // 2 + 15]).max() < 0.1
+
+
+def test_what_lies_behind_fluid_is_brighter():
+    pocket = (np.abs(X_CM) < 0.8) & (np.abs(Y_CM) < 0.5)
+    plain, behind = (
+        renderer().envelope_db(tissue_of(0.0, FLUID_DB_PER_CM * pool), Pose())
+        for pool in (0 * pocket, pocket)
+    )
+    gained_db = behind - plain
+    assert gained_db[-10:, BEAMS // 2 - 4 : BEAMS // 2 + 4].mean() == pytest.approx(2.0, abs=0.3)
+    assert np.abs(gained_db[:40]).max() < 1e-3
+    assert np.abs(gained_db[:, :12]).max() < 1e-3
+
+
+def test_tissue_is_shown_a_little_darker_than_the_middle_of_the_greys():
+    """The mean level of speckle is 2.5 dB below that of its power, which is 3 dB for parts of variance 1."""
+    probe = renderer()
+    inside = renderer().picture(tissue_of(80.0), Pose()) == 255
+    greys = probe.picture(tissue_of(), Pose())[inside] / 255
+    assert greys.mean() == pytest.approx(1 - (WHITE_DB - 0.5) / BARE.dynamic_range_db, abs=0.02)
+    assert 0.3 < greys.mean() < 0.5
+
+
+def test_a_haze_hangs_below_the_wall_and_thins_out():
+    hazy = replace(BARE, wall_cm=1.0, haze_db=-20.0)
+    level_db = np.mean(
+        [renderer(hazy, seed=seed).envelope_db(tissue_of(-150.0), Pose()).mean(axis=1) for seed in range(12)],
+        axis=0,
+    )
+    depths_cm = np.linspace(0, BARE.depth_cm, SAMPLES)
+    near, far = (level_db[(depths_cm > low) & (depths_cm < low + 1)].mean() for low in (1.4, 3.4))
+    assert -40 < near < -20
+    assert near - far == pytest.approx(2 * HAZE_DB_PER_CM, abs=2)
 
 
 def test_speckle_is_wider_across_than_along_the_beam_and_widens_with_depth():
