@@ -3,7 +3,7 @@
 This module is the whole contract between `datasets_scripts` and `train`; it imports nothing of ours.
 """
 
-from datasets import Audio, Features, Image, List, Value
+from datasets import Audio, ClassLabel, Features, Image, List, Value
 
 PLANES: tuple[str, ...] = (
     "heart_three_vessel_trachea",
@@ -33,7 +33,17 @@ FRAMES = "frames"
 AUDIO = "audio"
 SPEECH_FRACTION = "speech_fraction"
 
+IMAGE = "image"
+LABEL = "label"
+TIME_S = "time_s"
+FIXATIONS = "fixations"
+
+PLANES_CONFIG = "planes"
+PLANE_CLIPS_CONFIG = "plane_clips"
+GAZE_CONFIG = "gaze"
+
 SPLITS: tuple[str, ...] = ("train", "validation")
+UNLABELLED = -1  # what datasets' ClassLabel takes for "no label"
 
 
 def clips_config_name(clip_seconds: float) -> str:
@@ -54,5 +64,41 @@ def clips_features() -> Features:
             FRAMES: List(Image()),
             AUDIO: Audio(sampling_rate=SAMPLING_RATE_HZ, decode=False),
             SPEECH_FRACTION: Value("float32"),
+        }
+    )
+
+
+def planes_features() -> Features:
+    """Features of a labelled frame; `time_s` is null where the frame comes from no recording."""
+    return Features(
+        {
+            IMAGE: Image(),
+            LABEL: ClassLabel(names=list(PLANES)),
+            SCAN_ID: Value("string"),
+            TIME_S: Value("float64"),
+        }
+    )
+
+
+def plane_clips_features() -> Features:
+    """Features of a labelled clip without sound."""
+    return Features(
+        {
+            FRAMES: List(Image()),
+            LABEL: ClassLabel(names=list(PLANES)),
+            SCAN_ID: Value("string"),
+            START_S: Value("float64"),
+        }
+    )
+
+
+def gaze_features() -> Features:
+    """Features of a frame with its fixations: [x, y] in 0..1 of the stored image, origin top left."""
+    return Features(
+        {
+            IMAGE: Image(),
+            FIXATIONS: List(List(Value("float64"), length=2)),
+            SCAN_ID: Value("string"),
+            TIME_S: Value("float64"),
         }
     )
