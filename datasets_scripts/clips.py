@@ -2,11 +2,11 @@
 
 import heapq
 import io
-import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count, tee
+from typing import NamedTuple
 
 import numpy as np
 import soundfile
@@ -23,6 +23,7 @@ from datasets_scripts.schema import (
     SPEECH_FRACTION,
     START_S,
 )
+from datasets_scripts.set_parameters import SetParameters, require, require_seconds, require_share
 
 JPEG_QUALITY = 90
 SPEECH_WINDOW_S = 0.03
@@ -31,16 +32,13 @@ SILENCE_DB = -60.0
 
 
 @dataclass(frozen=True)
-class ClipParameters:
-    """What decides the content of a set of clips.
+class ClipParameters(SetParameters):
+    """What decides the content of a set of clips; the picture size and the split are those of every set.
 
     Args:
         clip_seconds: length of a clip.
         stride_seconds: from the start of one clip to the start of the next; None means `clip_seconds`.
         frames_per_clip: frames kept of a clip, evenly spaced over it by time.
-        frame_size: width and height of a kept frame in pixels.
-        validation_fraction: share of the patients that is held out.
-        seed: of the split and of the order of the clips.
         minimum_speech_fraction: clips with less speech are left out.
 
     Raises:
@@ -50,30 +48,23 @@ class ClipParameters:
     clip_seconds: float = 6.0
     stride_seconds: float | None = None
     frames_per_clip: int = 28
-    frame_size: int = 160
-    validation_fraction: float = 0.2
-    seed: int = 0
     minimum_speech_fraction: float = 0.0
 
     def __post_init__(self) -> None:
-        _require(0.1 <= self.clip_seconds < math.inf, "clip_seconds", self.clip_seconds, "0.1 or more")
-        _require(0.01 <= self.step_seconds < math.inf, "stride_seconds", self.stride_seconds, "0.01 or more")
-        _require(self.frames_per_clip >= 1, "frames_per_clip", self.frames_per_clip, "1 or more")
-        _require(self.frame_size >= 16, "frame_size", self.frame_size, "16 or more")
-        for field in ("validation_fraction", "minimum_speech_fraction"):
-            value = getattr(self, field)
-            _require(0 <= value < 1, field, value, "at least 0 and less than 1")
-        _require(self.seed >= 0, "seed", self.seed, "0 or more")
+        super().__post_init__()
+        require_seconds("clip_seconds", self.clip_seconds, 0.1)
+        require_seconds("stride_seconds", self.step_seconds, 0.01)
+        require(self.frames_per_clip >= 1, "frames_per_clip", self.frames_per_clip, "1 or more")
+        require_share("minimum_speech_fraction", self.minimum_speech_fraction)
 
     @property
     def step_seconds(self) -> float:
         """From the start of one clip to the start of the next."""
         return self.clip_seconds if self.stride_seconds is None else self.stride_seconds
 
-
-def _require(holds: bool, field: str, value: object, range_in_words: str) -> None:
-    if not holds:
-        raise ValueError(f"{field} is {value}; it must be {range_in_words}.")
+    def info(self) -> dict:
+        """As of every set, with the stride as it was taken and the rate of the sound."""
+        return super().info() | {"stride_seconds": self.step_seconds, "sampling_rate_hz": SAMPLING_RATE_HZ}
 
 
 def cut_clips(recording: Recording, scan_id: str, parameters: ClipParameters) -> Iterator[dict]:
@@ -85,40 +76,78 @@ def cut_clips(recording: Recording, scan_id: str, parameters: ClipParameters) ->
     Raises:
         RecordingError: the recording is cut short or damaged.
     """
-    targets, times = tee(_target_times(parameters))
+    starts_s = (clip * parameters.step_seconds for clip in count())
     encode = FrameEncoder(recording.notes.crop, parameters.frame_size)
     sound = recording.sound()
-    frames_of_clip: dict[int, list[bytes]] = defaultdict(list)
-    for (_, clip), frame in zip(targets, recording.frames_at(time_s for time_s, _ in times), strict=False):
-        if len(frames_of_clip[clip]) < parameters.frames_per_clip:
-            frames_of_clip[clip].append(encode(frame))
-            continue
-        start_s = round(clip * parameters.step_seconds, 6)
+    for clip in frames_of_clips(
+        recording, starts_s, parameters.clip_seconds, parameters.frames_per_clip, encode
+    ):
+        start_s = round(clip.start_s, 6)
         waveform = None if sound is None else sound.window(start_s, parameters.clip_seconds)
         yield {
             CLIP_ID: f"{scan_id}_{round(start_s * 1000):07d}",
             SCAN_ID: scan_id,
             START_S: start_s,
-            FRAMES: [{"bytes": jpeg, "path": None} for jpeg in frames_of_clip.pop(clip)],
+            FRAMES: [{"bytes": jpeg, "path": None} for jpeg in clip.jpegs],
             AUDIO: None if waveform is None else {"bytes": encode_flac(waveform), "path": None},
             SPEECH_FRACTION: 0.0 if waveform is None else speech_fraction(waveform),
         }
 
 
-def _target_times(parameters: ClipParameters) -> Iterator[tuple[float, int]]:
-    """(time in seconds, number of the clip) without end, in the order of time, however the clips overlap.
+class ClipFrames(NamedTuple):
+    """Number of a clip in the order of the starts, its start in seconds, its encoded frames."""
+
+    number: int
+    start_s: float
+    jpegs: list[bytes]
+
+
+def frames_of_clips(
+    recording: Recording,
+    starts_s: Iterable[float],
+    clip_seconds: float,
+    frames_per_clip: int,
+    encode: "FrameEncoder",
+) -> Iterator[ClipFrames]:
+    """The frames of clips of one length, in one pass; clips beyond the recording's end are left out.
+
+    Args:
+        starts_s: where the clips start, ascending; it may be without end, and clips may overlap.
+
+    Raises:
+        RecordingError: the recording is cut short or damaged.
+    """
+    targets, times = tee(_target_times(starts_s, clip_seconds, frames_per_clip))
+    waiting: dict[int, list[bytes]] = defaultdict(list)
+    frames = recording.frames_at(target.time_s for target in times)
+    for target, frame in zip(targets, frames, strict=False):
+        if len(waiting[target.clip]) < frames_per_clip:
+            waiting[target.clip].append(encode(frame))
+        else:
+            yield ClipFrames(target.clip, target.start_s, waiting.pop(target.clip))
+
+
+class _Target(NamedTuple):
+    time_s: float
+    clip: int
+    start_s: float
+
+
+def _target_times(starts_s: Iterable[float], clip_seconds: float, frames_per_clip: int) -> Iterator[_Target]:
+    """What is wanted of the recording, in the order of time, however the clips overlap.
 
     A clip's last target is its end: reaching it tells that the recording holds the clip as a whole.
     """
-    spacing_s = parameters.clip_seconds / parameters.frames_per_clip
-    waiting: list[tuple[float, int]] = []
-    for clip in count():
-        start_s = clip * parameters.step_seconds
+    spacing_s = clip_seconds / frames_per_clip
+    waiting: list[_Target] = []
+    for clip, start_s in enumerate(starts_s):
         while waiting and waiting[0] < (start_s, clip):
             yield heapq.heappop(waiting)
-        for index in range(parameters.frames_per_clip):
-            heapq.heappush(waiting, (start_s + index * spacing_s, clip))
-        heapq.heappush(waiting, (start_s + parameters.clip_seconds, clip))
+        for index in range(frames_per_clip):
+            heapq.heappush(waiting, _Target(start_s + index * spacing_s, clip, start_s))
+        heapq.heappush(waiting, _Target(start_s + clip_seconds, clip, start_s))
+    while waiting:
+        yield heapq.heappop(waiting)
 
 
 class FrameEncoder:
@@ -144,16 +173,31 @@ class FrameEncoder:
         return buffer.getvalue()
 
 
+class Placement(NamedTuple):
+    """Where a picture lies in the square that it is padded to, in pixels of the square."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+def place_in_square(width: int, height: int, size: int) -> Placement:
+    """The longer side fills the square of `size` pixels, the aspect is kept, the rest is on both sides."""
+    scale = size / max(width, height)
+    width, height = (max(1, round(side * scale)) for side in (width, height))
+    return Placement((size - width) // 2, (size - height) // 2, width, height)
+
+
 def resize_to_square(image: Image.Image, size: int) -> Image.Image:
-    """(size, size) with the aspect of the image kept: the rest, on both sides alike, is black."""
-    scale = size / max(image.size)
-    width, height = (max(1, round(side * scale)) for side in image.size)
+    """(size, size) with the image as `place_in_square` places it: the rest is black."""
+    left, top, width, height = place_in_square(*image.size, size)
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.BICUBIC)
     if (width, height) == (size, size):
         return image
     square = Image.new("RGB", (size, size))
-    square.paste(image, ((size - width) // 2, (size - height) // 2))
+    square.paste(image, (left, top))
     return square
 
 

@@ -35,3 +35,11 @@ class SidecarError(RecordingError):
 
 class TooShortError(RecordingError):
     """The recording is shorter than one clip."""
+
+
+class MissingSidecarError(RecordingError):
+    """There is no `planes.csv` or `gaze.csv`, and what is prepared needs it."""
+
+
+class NothingKeptError(RecordingError):
+    """The recording can be read, but none of it is kept; the message says why."""

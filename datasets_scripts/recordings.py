@@ -194,12 +194,15 @@ class Recording:
         return SoundWindows(chunks, SAMPLING_RATE_HZ)
 
     def gaze(self) -> np.ndarray | None:
-        """(points, 3) float64 of time_s, x, y, the latter in 0..1 from the top left; None without a file."""
+        """(samples, 3) float64 of time_s, x, y, the latter in 0..1 from the top left; None without a file.
+
+        Where x or y is empty or `nan`, as trackers write blinks, it is NaN.
+        """
         if self.files.gaze is None:
             return None
         rows = _read_csv(self.files.gaze, ("time_s", "x", "y"), self.name)
-        values = [[_number(row, column, self.name) for column in ("time_s", "x", "y")] for row in rows]
-        return np.array(values, dtype=np.float64).reshape(-1, 3)
+        samples = [_gaze_sample(row, self.name) for row in rows]
+        return np.array(samples, dtype=np.float64).reshape(-1, 3)
 
     def planes(self) -> list[PlaneInterval] | None:
         """The intervals of `planes.csv` in its order; None without the file."""
@@ -278,6 +281,14 @@ def _number(row: dict[str, str], column: str, name: str) -> float:
         raise SidecarError(
             f"{name}: {row['']}: {column} is {row[column]!r}, not a number; correct it."
         ) from error
+
+
+def _gaze_sample(row: dict[str, str], name: str) -> tuple[float, float, float]:
+    time_s = _number(row, "time_s", name)
+    if not math.isfinite(time_s):
+        raise SidecarError(f"{name}: {row['']}: time_s is {row['time_s']!r}, not a time; correct it.")
+    x, y = (math.nan if row[axis] == "" else _number(row, axis, name) for axis in ("x", "y"))
+    return time_s, x, y
 
 
 def _plane_interval(row: dict[str, str], name: str) -> PlaneInterval:

@@ -18,17 +18,20 @@ from .image_processing_dualrep import DualRepImageProcessor
 from .image_resnet import DualRepImageModel
 from .modeling_dualrep import (
     DualRepForImageClassification,
+    DualRepForSaliencyPrediction,
     DualRepForVideoClassification,
     DualRepModel,
     DualRepOutput,
     DualRepPreTrainedModel,
+    DualRepSaliencyOutput,
 )
 from .processing_dualrep import DualRepProcessor
 from .video_processing_dualrep import DualRepVideoProcessor
 from .video_r2plus1d import DualRepVideoModel
 
 for _config, _model in (
-    (DualRepConfig, DualRepModel),
+    # Of several models, the one that config.architectures names is taken, else the first.
+    (DualRepConfig, (DualRepModel, DualRepForSaliencyPrediction)),
     (DualRepVideoConfig, DualRepVideoModel),
     (DualRepAudioConfig, DualRepAudioModel),
     (DualRepImageConfig, DualRepImageModel),
@@ -48,6 +51,7 @@ __all__ = [
     "DualRepConfig",
     "DualRepFeatureExtractor",
     "DualRepForImageClassification",
+    "DualRepForSaliencyPrediction",
     "DualRepForVideoClassification",
     "DualRepImageConfig",
     "DualRepImageModel",
@@ -56,6 +60,7 @@ __all__ = [
     "DualRepOutput",
     "DualRepPreTrainedModel",
     "DualRepProcessor",
+    "DualRepSaliencyOutput",
     "DualRepVideoConfig",
     "DualRepVideoModel",
     "DualRepVideoProcessor",

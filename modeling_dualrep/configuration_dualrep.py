@@ -219,6 +219,9 @@ class DualRepConfig(StrictConfig):
         fuse_candidates_with_anchor_video: fuse every candidate with the anchor's own video, so that the fused
             terms cannot be solved from the video alone. The paper fuses each candidate with its own video.
         negatives: "hardest" (the paper) or "mean" over all negatives of the triplet ranking losses.
+        saliency_decoder_size: channels of the decoder that predicts where the sonographer looks.
+        saliency_center_bias: add a learnt Gaussian around the picture's middle to its maps.
+        saliency_loss: "kld", or "kld_cc_nss" for KLD - CC - NSS.
     """
 
     model_type = "dualrep"
@@ -243,6 +246,9 @@ class DualRepConfig(StrictConfig):
     image_loss_weight: float | int = 1.0
     fuse_candidates_with_anchor_video: bool = False
     negatives: str = "hardest"
+    saliency_decoder_size: int = 64
+    saliency_center_bias: bool = False
+    saliency_loss: str = "kld"
 
     def check(self) -> None:
         self.require("projection_dim", self.projection_dim >= 1, "at least 1")
@@ -251,6 +257,9 @@ class DualRepConfig(StrictConfig):
         for field in ("margin", "audio_loss_weight", "image_loss_weight"):
             self.require(field, 0 <= getattr(self, field) < math.inf, "at least 0 and finite")
         self.require("negatives", self.negatives in ("hardest", "mean"), "'hardest' or 'mean'")
+        self.require("saliency_decoder_size", self.saliency_decoder_size >= 1, "at least 1")
+        known_losses = ("kld", "kld_cc_nss")
+        self.require("saliency_loss", self.saliency_loss in known_losses, "'kld' or 'kld_cc_nss'")
         losses = self.use_contrastive_loss or self.use_similarity_loss
         self.require(
             "use_similarity_loss", losses, "True where use_contrastive_loss is False: one loss must remain"

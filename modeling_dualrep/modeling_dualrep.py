@@ -1,5 +1,6 @@
 """DualRep: three towers, their projections and fusion, the pretraining objective, and the task models."""
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers import initialization as init
 from transformers.modeling_outputs import (
     BaseModelOutputWithPooling,
     BaseModelOutputWithPoolingAndNoAttention,
@@ -26,6 +28,16 @@ from .losses import (
     contrastive_loss,
     contrastive_loss_of_similarities,
     triplet_ranking_loss,
+)
+from .saliency import (
+    CENTER_SIGMA,
+    CenterBias,
+    SaliencyDecoder,
+    check_fixation_counts,
+    check_target_maps,
+    correlation_loss,
+    kl_divergence_loss,
+    scanpath_loss,
 )
 from .tower import FaithfulLoadingMixin
 from .video_r2plus1d import DualRepVideoModel
@@ -68,6 +80,23 @@ class DualRepOutput(ModelOutput):
     image_similarity_embeds: Tensor | None = None
 
 
+@dataclass
+class DualRepSaliencyOutput(ModelOutput):
+    """What `DualRepForSaliencyPrediction` returns.
+
+    Args:
+        loss: a scalar, where labels are given.
+        saliency_maps: (batch, height, width) at the input's resolution; each is above 0 and sums to 1.
+        log_saliency_maps: their logarithms.
+        hidden_states: the image tower's feature maps, if asked for.
+    """
+
+    loss: Tensor | None = None
+    saliency_maps: Tensor | None = None
+    log_saliency_maps: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+
+
 class DualRepPreTrainedModel(FaithfulLoadingMixin, PreTrainedModel):
     """What the models that hold whole towers share: configuration, and publishing with the code."""
 
@@ -84,7 +113,7 @@ class DualRepPreTrainedModel(FaithfulLoadingMixin, PreTrainedModel):
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """transformers' own, and the code beside the weights; every Auto class finds its model there."""
-        self.config.auto_map = dict(AUTO_MAP)
+        self.config.auto_map = AUTO_MAP | {self._auto_class: f"modeling_dualrep.{type(self).__name__}"}
         super().save_pretrained(save_directory, **kwargs)
 
 
@@ -383,6 +412,75 @@ class DualRepForVideoClassification(DualRepPreTrainedModel):
         return _classify(self, features, labels)
 
 
+class DualRepForSaliencyPrediction(DualRepPreTrainedModel):
+    """The image tower with a light decoder over its feature maps: where the sonographer looks.
+
+    Loads straight from a pretraining folder, its decoder new. The loss is KLD(labels || prediction), and with
+    `config.saliency_loss="kld_cc_nss"` minus the correlation and minus the normalised scanpath saliency on
+    top of it, each with weight 1.
+    """
+
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    _auto_class = "AutoModel"
+    _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"^(?!image_model\.|saliency_decoder\.)"]
+
+    def __init__(self, config: DualRepConfig) -> None:
+        super().__init__(config)
+        self.image_model = DualRepImageModel(config.image_config)
+        self.saliency_decoder = SaliencyDecoder(
+            config.image_config.hidden_sizes, config.saliency_decoder_size, config.saliency_center_bias
+        )
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, CenterBias):
+            init.constant_(module.center, 0.5)
+            init.constant_(module.log_sigma, math.log(CENTER_SIGMA))
+        else:
+            super()._init_weights(module)
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: Tensor,
+        labels: Tensor | None = None,
+        fixation_counts: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+    ) -> DualRepSaliencyOutput:
+        """Frames (batch, channels, height, width) to maps (batch, height, width).
+
+        Args:
+            pixel_values: the frames.
+            labels: (batch, height, width) maps of where people looked; each sums to 1.
+            fixation_counts: (batch, height, width) fixations a pixel, for `saliency_loss="kld_cc_nss"`.
+
+        Raises:
+            ValueError: maps that are no probability maps, or of another size than the frames.
+        """
+        feature_maps = self.image_model.feature_maps(pixel_values)
+        log_maps = self.saliency_decoder(feature_maps, *pixel_values.shape[-2:])
+        loss = None if labels is None else self._loss(log_maps, labels, fixation_counts)
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
+        return DualRepSaliencyOutput(
+            loss=loss,
+            saliency_maps=log_maps.exp(),
+            log_saliency_maps=log_maps,
+            hidden_states=feature_maps if output_hidden_states else None,
+        )
+
+    def _loss(self, log_maps: Tensor, labels: Tensor, fixation_counts: Tensor | None) -> Tensor:
+        check_target_maps(labels, log_maps.shape)
+        loss = kl_divergence_loss(log_maps, labels)
+        if self.config.saliency_loss == "kld":
+            return loss
+        check_fixation_counts(fixation_counts, log_maps.shape)
+        maps = log_maps.exp()
+        return loss + correlation_loss(maps, labels) + scanpath_loss(maps, fixation_counts)
+
+
 def _classify(
     model: DualRepForImageClassification | DualRepForVideoClassification,
     features: BaseModelOutputWithPoolingAndNoAttention,
@@ -434,8 +532,10 @@ def _zero_of(*tensors: Tensor) -> Tensor:
 
 __all__ = [
     "DualRepForImageClassification",
+    "DualRepForSaliencyPrediction",
     "DualRepForVideoClassification",
     "DualRepModel",
     "DualRepOutput",
     "DualRepPreTrainedModel",
+    "DualRepSaliencyOutput",
 ]

@@ -60,7 +60,9 @@ class DualRepTower(FaithfulLoadingMixin, PreTrainedModel):
     supports_gradient_checkpointing = True
     _auto_class = "AutoModel"
     # What a tower taken out of a whole model leaves there: the other towers, projections, fusion and heads.
-    _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"^((video|audio|image)_[a-z]+|classifier)\."]
+    _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [
+        r"^((video|audio|image)_[a-z]+|classifier|saliency_decoder)\."
+    ]
 
     def post_init(self) -> None:
         """Initialises the weights and, in a frozen tower, fixes them."""

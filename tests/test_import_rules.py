@@ -9,7 +9,15 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("datasets_scripts", "hub_cards", "modeling_dualrep", "train")
 TOWERS = ("tower", "video_r2plus1d", "audio_cnn14", "image_resnet", "fusion")
-MAINS = ("train.pretrain", "train.demo", "train.clip_planes")
+MAINS = (
+    "train.pretrain",
+    "train.finetune_planes",
+    "train.finetune_saliency",
+    "train.timeline",
+    "train.benchmark",
+    "train.demo",
+    "train.clip_planes",
+)
 
 # The first pattern that fits a module decides which of our modules it may import.
 ALLOWED: tuple[tuple[str, tuple[str, ...]], ...] = (

@@ -4,7 +4,7 @@ import io
 import json
 import re
 import shutil
-from itertools import chain, pairwise
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,19 +16,21 @@ from datasets import load_dataset
 from PIL import Image
 from tiny_recordings import SIZE, click, even_times, number_of, tone, write_video
 
-from datasets_scripts.clip_shards import data_hash, read_info, stage_clips, write_shards
 from datasets_scripts.clips import (
     ClipParameters,
     FrameEncoder,
     cut_clips,
     encode_flac,
+    frames_of_clips,
     resize_to_square,
     speech_fraction,
 )
 from datasets_scripts.media_streams import Frame
-from datasets_scripts.prepare_clips import PrepareError, StrictError, main, prepare_clips
+from datasets_scripts.preparation import PrepareError, StrictError
+from datasets_scripts.prepare_clips import main, prepare_clips
 from datasets_scripts.recordings import RecordingFiles, open_recording
 from datasets_scripts.schema import SAMPLING_RATE_HZ, clips_features
+from datasets_scripts.shards import data_hash, read_info
 from datasets_scripts.splits import read_splits
 
 FEW = ClipParameters(clip_seconds=2.0, frames_per_clip=4, frame_size=SIZE)
@@ -88,7 +90,7 @@ def test_streamed_rows_are_the_clips(prepared):
     dataset = load_dataset(str(output), "large", streaming=True)
     assert dataset["train"].features == clips_features()
     rows = {row["clip_id"]: row for split in dataset.values() for row in split}
-    assert len(rows) == sum(report.clips.values()) == 21
+    assert len(rows) == sum(report.rows.values()) == 21
     for clip_id, row in rows.items():
         assert clip_id == f"{row['scan_id']}_{round(row['start_s'] * 1000):07d}"
         assert re.fullmatch("[0-9a-f]{16}", row["scan_id"])
@@ -134,6 +136,16 @@ def test_a_click_sounds_in_the_clip_and_at_the_time_of_its_flash(tmp_path, start
     assert np.argmax(brightness) / 30 == pytest.approx(1.0, abs=0.001)
     assert np.argmax(np.abs(samples)) / SAMPLING_RATE_HZ == pytest.approx(1.0, abs=0.02)
     assert np.abs(soundfile.read(io.BytesIO(first["audio"]["bytes"]))[0]).max() < 0.05
+
+
+def test_clips_of_given_starts_may_overlap_and_end(tmp_path):
+    path = write_video(tmp_path / "scan.mp4", even_times(4))
+    recording, encode = open_recording(RecordingFiles("scan", path)), FrameEncoder(None, SIZE)
+    clips = list(frames_of_clips(recording, [0.5, 1.0, 3.0, 3.5], 1.0, 2, encode))
+    assert [(clip.number, clip.start_s) for clip in clips] == [(0, 0.5), (1, 1.0), (2, 3.0)]
+    numbers = [[number_of(np.array(Image.open(io.BytesIO(jpeg)))) for jpeg in clip.jpegs] for clip in clips]
+    assert numbers == [[15, 30], [30, 45], [90, 105]]
+    assert len(list(frames_of_clips(recording, [0.5], 1.0, 2, encode))) == 1
 
 
 @pytest.mark.parametrize("seconds", [2.0, 6.0, 5.97])
@@ -219,18 +231,6 @@ def test_shards_mix_scans_and_stream_in_small_groups(prepared):
     assert all(pq.ParquetFile(shard).metadata.row_group(0).num_rows <= 8 for shard in shards)
 
 
-def test_clips_of_few_long_scans_are_mixed_within_each_shard(tmp_path):
-    row = {"start_s": 0.0, "frames": [], "audio": None, "speech_fraction": 0.0}
-    staged = []
-    for scan in "abc":
-        rows = [{"clip_id": f"{scan}{clip}", "scan_id": scan, **row} for clip in range(60)]
-        staged.append((tmp_path / f"{scan}.arrow", stage_clips(rows, tmp_path / f"{scan}.arrow")))
-    assert write_shards(staged, tmp_path, "train", seed=0) == 3
-    shards = [pq.read_table(path)["scan_id"].to_pylist() for path in sorted(tmp_path.glob("*.parquet"))]
-    assert all(len(set(shard[:8])) > 1 for shard in shards)
-    assert sorted(chain.from_iterable(shards)) == sorted("abc" * 60)
-
-
 def test_a_scan_too_short_for_a_second_length_is_not_counted_in_it(tmp_path):
     for name, seconds in (("a", 2.0), ("b", 4.0), ("c", 4.0), ("d", 4.0)):
         write_scan(tmp_path / "in", name, seconds)
@@ -238,7 +238,7 @@ def test_a_scan_too_short_for_a_second_length_is_not_counted_in_it(tmp_path):
     first = prepare_clips(tmp_path / "in", tmp_path / "set", ClipParameters(2.0, **half), workers=1)
     second = prepare_clips(tmp_path / "in", tmp_path / "set", ClipParameters(4.0, **half), workers=1)
     assert first.scans == {"train": 2, "validation": 2}
-    assert sum(second.scans.values()) == sum(second.clips.values()) == 3
+    assert sum(second.scans.values()) == sum(second.rows.values()) == 3
     assert len(list((tmp_path / "set" / "data" / second.config).glob("*.parquet"))) == 3
 
 
@@ -246,7 +246,7 @@ def test_bad_recordings_are_left_out_by_name_and_the_rest_goes_on(prepared):
     _, report = prepared
     assert {o.name: o.error for o in report.recordings if o.left_out} == LEFT_OUT
     for outcome in report.recordings:
-        assert (outcome.clips == 0) == (outcome.name in LEFT_OUT)
+        assert (outcome.rows == 0) == (outcome.name in LEFT_OUT)
         assert outcome.left_out is None or outcome.left_out.startswith(outcome.name)
     assert "5 of 15 recordings were left out" in report.summary()
 
@@ -284,7 +284,7 @@ def test_the_data_hash_is_of_the_content(prepared, recordings, tmp_path):
     output, report = prepared
     info = read_info(output, "large")
     assert info["data_hash"] == report.data_hash == data_hash(output, "large")
-    assert (info["clips"], info["clip_seconds"], info["frames_per_clip"]) == (report.clips, 2.0, 4)
+    assert (info["clips"], info["clip_seconds"], info["frames_per_clip"]) == (report.rows, 2.0, 4)
     other = tmp_path / "set"
     shutil.copytree(output, other)
     shard = next(other.rglob("train-*.parquet"))
@@ -332,7 +332,7 @@ def test_too_little_speech_leaves_clips_out(tmp_path):
     parameters = ClipParameters(2.0, frames_per_clip=2, frame_size=32, minimum_speech_fraction=0.2)
     report = prepare_clips(tmp_path / "in", tmp_path / "set", parameters, workers=1)
     outcomes = {outcome.name: outcome for outcome in report.recordings}
-    assert (outcomes["talk.mp4"].clips, outcomes["talk.mp4"].clips_below_speech) == (1, 1)
+    assert (outcomes["talk.mp4"].rows, outcomes["talk.mp4"].counts["clips_below_speech"]) == (1, 1)
     assert "speech share" in outcomes["mute.mp4"].left_out
     (row,) = rows_of(tmp_path / "set")
     assert row["speech_fraction"] == pytest.approx(0.5, abs=0.06)
@@ -420,7 +420,7 @@ def test_a_split_that_a_longer_clip_leaves_empty_is_refused(tmp_path):
     for name, seconds in (("a", 2.0), ("b", 4.0)):
         write_scan(tmp_path / "in", name, seconds)
     prepare_clips(tmp_path / "in", tmp_path / "set", FEW, workers=1)
-    with pytest.raises(PrepareError, match="split gave a clip of 4 s"):
+    with pytest.raises(PrepareError, match=r"split gave a clip; .* shorter than 4"):
         prepare_clips(tmp_path / "in", tmp_path / "set", ClipParameters(4.0), workers=1)
     assert [path.name for path in (tmp_path / "set" / "data").iterdir()] == ["large"]
 
@@ -454,7 +454,7 @@ def test_parameters_out_of_range_are_named(field, value, tmp_path, capsys):
 def test_real_media_go_through(media, tmp_path, folder, clips, scans, with_sound):
     parameters = ClipParameters(2.0, frames_per_clip=4, frame_size=32)
     report = prepare_clips(media / folder, tmp_path / "set", parameters, workers=1)
-    assert (sum(report.clips.values()), sum(report.scans.values())) == (clips, scans)
+    assert (sum(report.rows.values()), sum(report.scans.values())) == (clips, scans)
     rows = rows_of(tmp_path / "set")
     assert all((row["audio"] is not None) == with_sound for row in rows)
     assert all(len(row["frames"]) == 4 for row in rows)

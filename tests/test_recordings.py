@@ -405,6 +405,11 @@ def test_gaze_planes_and_notes_are_read(scan):
     (files,) = find_recordings(scan.parent)
     recording = open_recording(files)
     np.testing.assert_array_equal(recording.gaze(), [[0.0, 0.5, 0.25], [0.1, 0.6, 0.3]])
+    (scan / "gaze.csv").write_text("time_s,x,y\n0.0,,\n0.1,nan,0.3\n0.2,NaN,NaN\n0.3,0.6,0.3\n")
+    blinks = np.isnan(recording.gaze())
+    np.testing.assert_array_equal(blinks[:, 0], False)
+    np.testing.assert_array_equal(blinks[:, 1], [True, True, True, False])
+    np.testing.assert_array_equal(blinks[:, 2], [True, False, True, False])
     (plane,) = recording.planes()
     assert (plane.start_s, plane.end_s, plane.label) == (0.2, 0.9, "femur")
     assert recording.notes.patient_id == "17"
@@ -430,6 +435,9 @@ def test_absent_companions_are_none(scan):
         ("gaze.csv", "time_s,x\n0,0\n", "lacks the column y"),
         ("gaze.csv", "time_s,x,y\n0,0,0\n1,left,0\n", r"gaze\.csv, line 3: x is 'left'"),
         ("gaze.csv", "", "lacks the column time_s, x, y"),
+        ("gaze.csv", "time_s,x,y\n,0,0\n", r"gaze\.csv, line 2: time_s is '', not a number"),
+        ("gaze.csv", "time_s,x,y\n0,0,0\nnan,0,0\n", r"gaze\.csv, line 3: time_s is 'nan', not a time"),
+        ("gaze.csv", "time_s,x,y\n0,0\n", r"gaze\.csv, line 2: y is None"),
         ("planes.csv", "start_s,end_s,label\n0,1,femurs\n", "line 2: 'femurs'"),
         ("planes.csv", "start_s,end_s,label\n1,1,femur\n", "empty"),
     ],

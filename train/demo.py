@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from datasets_scripts.clips import ClipParameters, encode_flac
-from datasets_scripts.prepare_clips import PrepareError, prepare_clips
+from datasets_scripts.preparation import PrepareError
+from datasets_scripts.prepare_clips import prepare_clips
 from datasets_scripts.recordings import find_recordings, open_recording
 from datasets_scripts.schema import AUDIO, CLIP_ID, SCAN_ID, START_S, clips_config_name
 from datasets_scripts.simulate_scans import SimulationError, SimulationParameters, simulate_scans
