@@ -1,0 +1,1 @@
+"""Metrics, one folder each, as `evaluate.load` takes them; their functions can be imported as well."""
