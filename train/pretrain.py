@@ -32,17 +32,15 @@ from train.metrics_file import available_cores
 from train.model_folder import CHECKPOINTS, check_output_dir, write_model_folder, write_recipe
 from train.retrieval import RECALL_AT
 from train.speech_pretraining import teach_words, word_features
+from train.stored_rows import StoredRowsError, data_hash, split_names
 from train.triples import (
     ClipKey,
-    ClipsError,
     Row,
     SeededBatches,
     Triples,
     check_splits,
     choose_gallery,
-    data_hash,
     gallery_batches,
-    has_split,
     list_clips,
     open_clips,
     read_rows,
@@ -75,7 +73,7 @@ def main() -> int:
     try:
         recipe = sys.argv[1] if len(sys.argv) > 1 and not sys.argv[1].startswith("--") else DEMO_RECIPE
         pretrain(parse_arguments(sys.argv[1:], DEMO_RECIPE), Path(recipe).stem)
-    except (ArgumentsError, CheckpointError, ClipsError, DivergedError) as error:
+    except (ArgumentsError, CheckpointError, StoredRowsError, DivergedError) as error:
         print(f"pretrain.py: {error}", file=sys.stderr)
         return 2
     return 0
@@ -148,7 +146,9 @@ def find_clips(accelerator: Accelerator, arguments: PretrainArguments) -> Clips:
         dataset = arguments.dataset or make_dataset(arguments)
     config = arguments.dataset_config
     training = list_clips(dataset, config, "train")
-    held_out = list_clips(dataset, config, "validation") if has_split(dataset, config, "validation") else []
+    held_out = (
+        list_clips(dataset, config, "validation") if "validation" in split_names(dataset, config) else []
+    )
     check_splits(training, held_out)
     order = SeededBatches(
         open_clips(dataset, config, "train"),

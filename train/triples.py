@@ -5,23 +5,18 @@ order does not depend on the number of workers, and a run takes up at any step b
 never decoded.
 """
 
-import hashlib
 import io
-import json
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import soundfile
 import torch
-from datasets import IterableDataset, get_dataset_split_names, load_dataset
+from datasets import IterableDataset
 from datasets.distributed import split_dataset_by_node
-from datasets.exceptions import DatasetNotFoundError
-from huggingface_hub import dataset_info
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -40,12 +35,12 @@ from datasets_scripts.schema import (
 )
 from train.arguments import AugmentationArguments
 from train.augmentation import augment_frames
+from train.stored_rows import StoredRowsError, open_rows
 
 Row = dict[str, Any]
-INFO_FILE = "info.json"
 
 
-class ClipsError(ValueError):
+class ClipsError(StoredRowsError):
     """Clips that cannot be trained on; the text says which, and what to do."""
 
 
@@ -70,29 +65,9 @@ def open_clips(
         columns: read these alone; None reads all.
 
     Raises:
-        ClipsError: no such dataset, configuration, split or column, with what there is.
+        StoredRowsError: no such dataset, configuration, split or column, with what there is.
     """
-    wanted = list(columns or clips_features())
-    try:
-        rows = load_dataset(dataset, config, split=split, streaming=True, columns=columns and wanted)
-    except (FileNotFoundError, DatasetNotFoundError, ValueError, ConnectionError) as error:
-        what = "folder" if Path(dataset).exists() else "folder here, nor a dataset on the Hub,"
-        raise ClipsError(
-            f"There is no {what} {dataset!r} with clips of configuration {config!r} and split {split!r}: "
-            f"{error} Give the folder that `python -m datasets_scripts.prepare_clips RECORDINGS OUT` wrote, "
-            "or a Hub id."
-        ) from error
-    missing = [name for name in wanted if name not in (rows.features or {})]
-    if missing:
-        raise ClipsError(
-            f"The clips of {dataset!r} have no column {missing[0]!r}: write them with prepare_clips."
-        )
-    return rows.decode(False)
-
-
-def has_split(dataset: str, config: str, split: str) -> bool:
-    """Whether the clips of this configuration have the split: a set of one scan has no validation."""
-    return split in get_dataset_split_names(dataset, config)
+    return open_rows(dataset, config, split, columns or list(clips_features()), select=columns is not None)
 
 
 def list_clips(dataset: str, config: str, split: str) -> list[ClipKey]:
@@ -167,17 +142,6 @@ def check_splits(training: Sequence[ClipKey], held_out: Sequence[ClipKey]) -> No
             f"{len(shared)} scans stand in train and in validation, {min(shared)} among them: "
             "cut the clips anew."
         )
-
-
-def data_hash(dataset: str, config: str) -> str:
-    """What tells this set of clips from any other: the hash `prepare_clips` wrote, or the Hub's revision."""
-    info = Path(dataset) / "data" / config / INFO_FILE
-    if info.is_file():
-        return json.loads(info.read_text(encoding="utf-8"))["data_hash"]
-    if Path(dataset).exists():
-        files = sorted((file.name, file.stat().st_size) for file in Path(dataset).rglob("*.parquet"))
-        return hashlib.sha256(repr(files).encode()).hexdigest()
-    return dataset_info(dataset).sha
 
 
 class Triples(Dataset):
