@@ -24,7 +24,7 @@ def test_splits_and_columns_are_named(tmp_path: Path) -> None:
     clips = str(write_clips(tmp_path / "clips", [[row]], [[row]]))
     assert sorted(split_names(clips, "medium")) == ["train", "validation"]
     assert list(next(iter(open_rows(clips, "medium", "train", ("scan_id",), select=True)))) == ["scan_id"]
-    with pytest.raises(StoredRowsError, match="no column 'label'.*prepare_planes"):
+    with pytest.raises(StoredRowsError, match=r"no column 'label'.*prepare_planes"):
         open_rows(clips, "medium", "train", ("label",))
     with pytest.raises(StoredRowsError, match="planes"):
         split_names(clips, "planes")
