@@ -17,21 +17,20 @@ from .feature_extraction_dualrep import DualRepFeatureExtractor
 from .image_processing_dualrep import DualRepImageProcessor
 from .image_resnet import DualRepImageModel
 from .modeling_dualrep import (
+    AUTO_MODELS,
     DualRepForImageClassification,
     DualRepForSaliencyPrediction,
     DualRepForVideoClassification,
     DualRepModel,
-    DualRepOutput,
     DualRepPreTrainedModel,
-    DualRepSaliencyOutput,
 )
+from .outputs import DualRepOutput, DualRepSaliencyOutput
 from .processing_dualrep import DualRepProcessor
 from .video_processing_dualrep import DualRepVideoProcessor
 from .video_r2plus1d import DualRepVideoModel
 
 for _config, _model in (
-    # Of several models, the one that config.architectures names is taken, else the first.
-    (DualRepConfig, (DualRepModel, DualRepForSaliencyPrediction)),
+    (DualRepConfig, AUTO_MODELS),
     (DualRepVideoConfig, DualRepVideoModel),
     (DualRepAudioConfig, DualRepAudioModel),
     (DualRepImageConfig, DualRepImageModel),

@@ -29,6 +29,7 @@ TRANSFORMERS_FIELDS = frozenset(
         "quantization_config",
         "tie_word_embeddings",
         "torch_dtype",
+        "use_cache",  # transformers' Trainer sets it on every model
     }
 )
 
@@ -219,9 +220,9 @@ class DualRepConfig(StrictConfig):
         fuse_candidates_with_anchor_video: fuse every candidate with the anchor's own video, so that the fused
             terms cannot be solved from the video alone. The paper fuses each candidate with its own video.
         negatives: "hardest" (the paper) or "mean" over all negatives of the triplet ranking losses.
-        saliency_decoder_size: channels of the decoder that predicts where the sonographer looks.
-        saliency_center_bias: add a learnt Gaussian around the picture's middle to its maps.
-        saliency_loss: "kld", or "kld_cc_nss" for KLD - CC - NSS.
+        saliency_decoder_size: channels of the decoder of `DualRepForSaliencyPrediction`.
+        saliency_center_bias: add a learnt Gaussian, at first around the picture's middle, to its logits.
+        saliency_loss: its loss: "kld", or "kld_cc_nss" for KLD - 0.2 CC - 0.1 NSS.
     """
 
     model_type = "dualrep"
@@ -250,6 +251,11 @@ class DualRepConfig(StrictConfig):
     saliency_center_bias: bool = False
     saliency_loss: str = "kld"
 
+    def __post_init__(self, **kwargs: Any) -> None:
+        # AutoModel has several models to choose from, and fails where this is None.
+        self.architectures = self.architectures or []
+        super().__post_init__(**kwargs)
+
     def check(self) -> None:
         self.require("projection_dim", self.projection_dim >= 1, "at least 1")
         self.require("temperature", 0 < self.temperature < math.inf, "above 0 and finite")
@@ -258,8 +264,8 @@ class DualRepConfig(StrictConfig):
             self.require(field, 0 <= getattr(self, field) < math.inf, "at least 0 and finite")
         self.require("negatives", self.negatives in ("hardest", "mean"), "'hardest' or 'mean'")
         self.require("saliency_decoder_size", self.saliency_decoder_size >= 1, "at least 1")
-        known_losses = ("kld", "kld_cc_nss")
-        self.require("saliency_loss", self.saliency_loss in known_losses, "'kld' or 'kld_cc_nss'")
+        loss = self.saliency_loss
+        self.require("saliency_loss", loss in ("kld", "kld_cc_nss"), "'kld' or 'kld_cc_nss'")
         losses = self.use_contrastive_loss or self.use_similarity_loss
         self.require(
             "use_similarity_loss", losses, "True where use_contrastive_loss is False: one loss must remain"

@@ -1,21 +1,16 @@
 """DualRep: three towers, their projections and fusion, the pretraining objective, and the task models."""
 
-import math
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
-from transformers import initialization as init
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import (
     BaseModelOutputWithPooling,
     BaseModelOutputWithPoolingAndNoAttention,
     ImageClassifierOutputWithNoAttention,
 )
-from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
 from .audio_cnn14 import DualRepAudioModel
@@ -23,22 +18,9 @@ from .configuration_dualrep import DualRepConfig
 from .distributed import gather_rows, process_count
 from .fusion import ResidualFusion, SimilarityHead
 from .image_resnet import DualRepImageModel
-from .losses import (
-    anchored_similarities,
-    contrastive_loss,
-    contrastive_loss_of_similarities,
-    triplet_ranking_loss,
-)
-from .saliency import (
-    CENTER_SIGMA,
-    CenterBias,
-    SaliencyDecoder,
-    check_fixation_counts,
-    check_target_maps,
-    correlation_loss,
-    kl_divergence_loss,
-    scanpath_loss,
-)
+from .objective import objective_terms, zero_of
+from .outputs import DualRepOutput, DualRepSaliencyOutput
+from .saliency import CenterBias, SaliencyDecoder, saliency_loss
 from .tower import FaithfulLoadingMixin
 from .video_r2plus1d import DualRepVideoModel
 
@@ -52,59 +34,30 @@ AUTO_MAP = {
 }
 
 
-@dataclass
-class DualRepOutput(ModelOutput):
-    """What `DualRepModel` returns; what was not given, or is switched off in the configuration, is None.
-
-    Args:
-        loss: the objective (eq. 13), a scalar; with `return_loss=True`.
-        loss_terms: its terms by name, weighted, so that they add up to `loss`.
-        num_audio_clips: how many clips took part in the audio terms, over all processes.
-        video_embeds, audio_embeds, image_embeds: (batch, projection_dim), not normalised. Rows whose
-            `audio_mask` is False are zero, in the fused and similarity embeddings of the audio too.
-        video_audio_embeds, video_image_embeds: fused (eq. 1-2).
-        video_similarity_embeds, audio_similarity_embeds, image_similarity_embeds: of the FC and BatchNorm
-            heads (eq. 8-10).
-    """
-
-    loss: Tensor | None = None
-    loss_terms: dict[str, Tensor] | None = None
-    num_audio_clips: Tensor | None = None
-    video_embeds: Tensor | None = None
-    audio_embeds: Tensor | None = None
-    image_embeds: Tensor | None = None
-    video_audio_embeds: Tensor | None = None
-    video_image_embeds: Tensor | None = None
-    video_similarity_embeds: Tensor | None = None
-    audio_similarity_embeds: Tensor | None = None
-    image_similarity_embeds: Tensor | None = None
-
-
-@dataclass
-class DualRepSaliencyOutput(ModelOutput):
-    """What `DualRepForSaliencyPrediction` returns.
-
-    Args:
-        loss: a scalar, where labels are given.
-        saliency_maps: (batch, height, width) at the input's resolution; each is above 0 and sums to 1.
-        log_saliency_maps: their logarithms.
-        hidden_states: the image tower's feature maps, if asked for.
-    """
-
-    loss: Tensor | None = None
-    saliency_maps: Tensor | None = None
-    log_saliency_maps: Tensor | None = None
-    hidden_states: tuple[Tensor, ...] | None = None
-
-
 class DualRepPreTrainedModel(FaithfulLoadingMixin, PreTrainedModel):
-    """What the models that hold whole towers share: configuration, and publishing with the code."""
+    """What the models that hold whole towers share: configuration, and publishing with the code.
+
+    A task model also loads from the folder of its tower alone, given `config=DualRepConfig(...)` around the
+    tower's configuration.
+    """
 
     config: DualRepConfig
     base_model_prefix = "dualrep"
     input_modalities = ("video", "audio", "image")
     supports_gradient_checkpointing = True
-    _no_split_modules: ClassVar[list[str]] = ["R2Plus1dBlock", "ResNetBlock", "ConvBlock"]
+    _no_split_modules: ClassVar[list[str]] = ["R2Plus1dBlock", "ResNetBlock", "ConvBlock", "SaliencyDecoder"]
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """transformers' own; and AutoModel learns that it may choose, by the architecture a folder names.
+
+        Without the package installed, AutoModel takes the class of the first folder for all folders of the
+        same code and name.
+        """
+        config = kwargs.get("config")
+        if isinstance(config, PreTrainedConfig) and config.model_type == DualRepConfig.model_type:
+            AutoModel.register(type(config), AUTO_MODELS, exist_ok=True)
+        return super().from_pretrained(*args, **kwargs)
 
     def post_init(self) -> None:
         """transformers' own; but what a tower alone may leave in a checkpoint, the whole may not."""
@@ -113,7 +66,7 @@ class DualRepPreTrainedModel(FaithfulLoadingMixin, PreTrainedModel):
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """transformers' own, and the code beside the weights; every Auto class finds its model there."""
-        self.config.auto_map = AUTO_MAP | {self._auto_class: f"modeling_dualrep.{type(self).__name__}"}
+        self.config.auto_map = dict(AUTO_MAP)
         super().save_pretrained(save_directory, **kwargs)
 
 
@@ -269,7 +222,7 @@ class DualRepModel(DualRepPreTrainedModel):
         else:
             # The weights take part nevertheless, with a gradient of zero: other processes wait for it.
             weights = (*self.audio_model.parameters(), *self.audio_projection.parameters())
-            of_sounding = _zero_of(*weights).expand(0, self.config.projection_dim)
+            of_sounding = zero_of(*weights).expand(0, self.config.projection_dim)
         return _scatter_rows(of_sounding, has_sound)
 
     def _fused(self, embeds: dict[str, Tensor], has_sound: Tensor | None) -> dict[str, Tensor]:
@@ -313,43 +266,14 @@ class DualRepModel(DualRepPreTrainedModel):
             has_sound = rows.pop("has_sound")
             num_audio_clips = has_sound.sum()
             sounding = {name: of_all[has_sound] for name, of_all in rows.items()}
-            terms |= self._terms_with("audio", sounding, self.config.audio_loss_weight)
+            terms |= self._terms_with("audio", sounding)
         if self.config.use_image:
-            terms |= self._terms_with("image", rows, self.config.image_loss_weight)
+            terms |= self._terms_with("image", rows)
         return terms, num_audio_clips
 
-    def _terms_with(self, other: str, rows: dict[str, Tensor], weight: float) -> dict[str, Tensor]:
-        """The weighted terms of the video with `other`, "audio" or "image": zeros for fewer than two rows."""
-        config = self.config
-        both = config.use_contrastive_loss and config.use_similarity_loss
-        terms: dict[str, Tensor] = {}
-        if config.use_contrastive_loss:
-            share = weight * (config.contrastive_balance if both else 1.0)
-            video, embeds, fused = (rows[f"{name}_embeds"] for name in ("video", other, f"video_{other}"))
-            plain_loss = _loss_or_zero(self._contrastive, video, embeds)
-            if config.fuse_candidates_with_anchor_video:
-                fusion = getattr(self, f"{other}_fusion")
-                fused_loss = _loss_or_zero(self._anchored_contrastive, video, *fusion.parts(embeds, video))
-            else:
-                fused_loss = _loss_or_zero(self._contrastive, video, fused)
-            terms[f"video_{other}_contrastive"] = share * plain_loss
-            terms[f"fused_video_{other}_contrastive"] = share * fused_loss
-        if config.use_similarity_loss:
-            share = weight * (1 - config.contrastive_balance if both else 1.0)
-            video, embeds = (rows[f"{name}_similarity_embeds"] for name in ("video", other))
-            terms[f"video_{other}_similarity"] = share * _loss_or_zero(self._ranking, video, embeds)
-        return terms
-
-    def _contrastive(self, video: Tensor, candidates: Tensor) -> Tensor:
-        return contrastive_loss(video, candidates, self.config.temperature)
-
-    def _anchored_contrastive(self, video: Tensor, other_parts: Tensor, video_parts: Tensor) -> Tensor:
-        """Eq. 4 and 6 with every candidate fused with the anchor's own video."""
-        similarities = anchored_similarities(video, other_parts, video_parts)
-        return contrastive_loss_of_similarities(similarities, self.config.temperature)
-
-    def _ranking(self, video: Tensor, other: Tensor) -> Tensor:
-        return triplet_ranking_loss(video, other, self.config.margin, self.config.negatives)
+    def _terms_with(self, other: str, rows: dict[str, Tensor]) -> dict[str, Tensor]:
+        fusion = getattr(self, f"{other}_fusion") if self.config.use_contrastive_loss else None
+        return objective_terms(other, rows, self.config, fusion)
 
 
 class DualRepForImageClassification(DualRepPreTrainedModel):
@@ -360,6 +284,7 @@ class DualRepForImageClassification(DualRepPreTrainedModel):
     """
 
     main_input_name = "pixel_values"
+    base_model_prefix = "image_model"
     input_modalities = ("image",)
     _auto_class = "AutoModelForImageClassification"
     _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"^(?!image_model\.|classifier\.)"]
@@ -386,9 +311,11 @@ class DualRepForVideoClassification(DualRepPreTrainedModel):
 
     Called with `pixel_values_videos` (batch, frames, channels, height, width) it returns `logits`
     (batch, num_labels), and `loss` where `labels` (batch,) are given.
+    `pipeline("video-classification")` reads video files with PyAV.
     """
 
     main_input_name = "pixel_values_videos"
+    base_model_prefix = "video_model"
     input_modalities = ("video",)
     _auto_class = "AutoModelForVideoClassification"
     _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"^(?!video_model\.|classifier\.)"]
@@ -413,14 +340,15 @@ class DualRepForVideoClassification(DualRepPreTrainedModel):
 
 
 class DualRepForSaliencyPrediction(DualRepPreTrainedModel):
-    """The image tower with a light decoder over its feature maps: where the sonographer looks.
+    """The image tower with a light decoder over its feature maps; loads straight from a pretraining folder.
 
-    Loads straight from a pretraining folder, its decoder new. The loss is KLD(labels || prediction), and with
-    `config.saliency_loss="kld_cc_nss"` minus the correlation and minus the normalised scanpath saliency on
-    top of it, each with weight 1.
+    Called with `pixel_values` (batch, channels, height, width) it returns `saliency_maps`, where people look:
+    probabilities (batch, height, width) that sum to 1 over a picture. In a folder of its own it is what
+    AutoModel loads.
     """
 
     main_input_name = "pixel_values"
+    base_model_prefix = "image_model"
     input_modalities = ("image",)
     _auto_class = "AutoModel"
     _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [r"^(?!image_model\.|saliency_decoder\.)"]
@@ -436,8 +364,7 @@ class DualRepForSaliencyPrediction(DualRepPreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, CenterBias):
-            init.constant_(module.center, 0.5)
-            init.constant_(module.log_sigma, math.log(CENTER_SIGMA))
+            module.reset_parameters()
         else:
             super()._init_weights(module)
 
@@ -449,19 +376,22 @@ class DualRepForSaliencyPrediction(DualRepPreTrainedModel):
         fixation_counts: Tensor | None = None,
         output_hidden_states: bool | None = None,
     ) -> DualRepSaliencyOutput:
-        """Frames (batch, channels, height, width) to maps (batch, height, width).
+        """Maps of where people look, and with `labels` the loss `config.saliency_loss`.
 
         Args:
-            pixel_values: the frames.
-            labels: (batch, height, width) maps of where people looked; each sums to 1.
-            fixation_counts: (batch, height, width) fixations a pixel, for `saliency_loss="kld_cc_nss"`.
+            pixel_values: frames, (batch, channels, height, width).
+            labels: (batch, height, width), probability maps of where people looked, in the frames' size.
+            fixation_counts: (batch, height, width), fixations in each pixel; "kld_cc_nss" needs them.
 
         Raises:
-            ValueError: maps that are no probability maps, or of another size than the frames.
+            ValueError: labels or counts of another size than the frames, negative or NaN, a label that does
+                not sum to 1, a picture without fixations, or counts that are needed and missing.
         """
         feature_maps = self.image_model.feature_maps(pixel_values)
         log_maps = self.saliency_decoder(feature_maps, *pixel_values.shape[-2:])
-        loss = None if labels is None else self._loss(log_maps, labels, fixation_counts)
+        loss = None
+        if labels is not None:
+            loss = saliency_loss(self.config.saliency_loss, log_maps, labels, fixation_counts)
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         return DualRepSaliencyOutput(
@@ -471,14 +401,9 @@ class DualRepForSaliencyPrediction(DualRepPreTrainedModel):
             hidden_states=feature_maps if output_hidden_states else None,
         )
 
-    def _loss(self, log_maps: Tensor, labels: Tensor, fixation_counts: Tensor | None) -> Tensor:
-        check_target_maps(labels, log_maps.shape)
-        loss = kl_divergence_loss(log_maps, labels)
-        if self.config.saliency_loss == "kld":
-            return loss
-        check_fixation_counts(fixation_counts, log_maps.shape)
-        maps = log_maps.exp()
-        return loss + correlation_loss(maps, labels) + scanpath_loss(maps, fixation_counts)
+
+# What AutoModel chooses from: the class that config.architectures names, else the first.
+AUTO_MODELS = (DualRepModel, DualRepForSaliencyPrediction)
 
 
 def _classify(
@@ -518,16 +443,6 @@ def _as_row_mask(audio_mask: Tensor | None, input_features: Tensor) -> Tensor:
 def _scatter_rows(rows: Tensor, places: Tensor) -> Tensor:
     """`rows` where `places` is True, zeros elsewhere."""
     return rows.new_zeros(len(places), rows.shape[1]).index_put((places,), rows)
-
-
-def _loss_or_zero(loss: Callable[..., Tensor], *embeds: Tensor) -> Tensor:
-    """`loss(*embeds)`, or zero where there are no negatives."""
-    return loss(*embeds) if len(embeds[0]) >= 2 else _zero_of(*embeds)
-
-
-def _zero_of(*tensors: Tensor) -> Tensor:
-    """Zero, on which the tensors have a gradient of zero."""
-    return sum(tensor[:0].sum() for tensor in tensors)
 
 
 __all__ = [

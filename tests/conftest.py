@@ -1,6 +1,7 @@
 """What all tests share: real media where there is any, few threads, no network."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before NumPy and PyTorch start their threads: with tests side by side, threads would wait for cores.
@@ -22,6 +23,14 @@ def media() -> Path:
     if not MEDIA.is_dir():
         pytest.skip("no folder of real media beside the project")
     return MEDIA
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_core() -> Iterator[None]:
+    """Training in a test's own process takes no more threads than the tests beside it leave."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("train.cpu_cores.available_cores", lambda: 1)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -20,6 +20,11 @@ def test_the_defaults_are_the_papers() -> None:
     assert (config.video_config.num_frames, config.video_config.image_size) == (14, 128)
     assert (config.video_config.hidden_size, config.image_config.hidden_size) == (512, 512)
     assert (config.audio_config.conv_dim, config.audio_config.hidden_size) == (1, 2048)
+    assert (config.saliency_decoder_size, config.saliency_center_bias, config.saliency_loss) == (
+        64,
+        False,
+        "kld",
+    )
 
 
 def test_the_video_pipeline_finds_the_number_of_frames() -> None:
@@ -60,6 +65,13 @@ def test_an_unknown_field_in_a_file_is_refused(tmp_path: Path, tower: str | None
         DualRepConfig.from_pretrained(tmp_path)
 
 
+def test_what_the_transformers_trainer_sets_can_be_saved_and_loaded(tmp_path: Path) -> None:
+    config = tiny_config()
+    config.use_cache = False
+    config.save_pretrained(tmp_path)
+    assert DualRepConfig.from_pretrained(tmp_path).temperature == config.temperature
+
+
 @pytest.mark.parametrize(
     ("config", "fields", "message"),
     [
@@ -72,6 +84,8 @@ def test_an_unknown_field_in_a_file_is_refused(tmp_path: Path, tower: str | None
         (DualRepConfig, {"audio_loss_weight": -1.0}, "audio_loss_weight is -1.0"),
         (DualRepConfig, {"image_loss_weight": -1.0}, "image_loss_weight is -1.0"),
         (DualRepConfig, {"negatives": "hard"}, "negatives is 'hard', but must be 'hardest' or 'mean'"),
+        (DualRepConfig, {"saliency_decoder_size": 0}, "saliency_decoder_size is 0, but must be at least 1"),
+        (DualRepConfig, {"saliency_loss": "kl"}, "saliency_loss is 'kl', but must be 'kld' or 'kld_cc_nss'"),
         (
             DualRepConfig,
             {"use_contrastive_loss": False, "use_similarity_loss": False},
@@ -107,6 +121,12 @@ def test_a_value_without_sense_is_refused(config: type, fields: dict, message: s
         (DualRepConfig, {"use_audio": "no"}, "DualRepConfig.use_audio is 'no', but must be of type bool"),
         (DualRepConfig, {"projection_dim": 2.5}, "projection_dim is 2.5, but must be of type int"),
         (DualRepConfig, {"margin": True}, "margin is True, but must be of type float"),
+        (
+            DualRepConfig,
+            {"saliency_decoder_size": 8.0},
+            "saliency_decoder_size is 8.0, but must be of type int",
+        ),
+        (DualRepConfig, {"saliency_center_bias": 1}, "saliency_center_bias is 1, but must be of type bool"),
         (DualRepConfig, {"negatives": None}, "negatives is None, but must be of type str"),
         (DualRepVideoConfig, {"hidden_sizes": 5}, "hidden_sizes is 5, but must be of type list"),
         (DualRepVideoConfig, {"freeze": "yes"}, "freeze is 'yes', but must be of type bool"),
@@ -134,6 +154,9 @@ def test_a_file_keeps_every_field(tmp_path: Path) -> None:
         "image_loss_weight": 0.2,
         "fuse_candidates_with_anchor_video": True,
         "negatives": "mean",
+        "saliency_decoder_size": 5,
+        "saliency_center_bias": True,
+        "saliency_loss": "kld_cc_nss",
     }
     config = tiny_config(**changed)
     config.audio_config.freeze = True

@@ -32,7 +32,7 @@ ALLOWED: tuple[tuple[str, tuple[str, ...]], ...] = (
         for name in TOWERS
     ),
     ("modeling_dualrep*", ("modeling_dualrep*",)),
-    ("train.metrics*", ("train.metrics*",)),
+    ("train.metrics.*", ("train.metrics.*",)),
     *((name, ("*",)) for name in MAINS),
     ("train*", ("train*", "modeling_dualrep*", "datasets_scripts.schema")),
 )

@@ -6,6 +6,7 @@ from tiny_models import tiny_batch, tiny_config, tiny_model
 
 from modeling_dualrep import (
     DualRepConfig,
+    DualRepForSaliencyPrediction,
     DualRepModel,
 )
 from modeling_dualrep.losses import (
@@ -14,6 +15,7 @@ from modeling_dualrep.losses import (
     contrastive_loss_of_similarities,
     triplet_ranking_loss,
 )
+from modeling_dualrep.saliency import saliency_loss
 
 AUDIO_TERMS = ["video_audio_contrastive", "fused_video_audio_contrastive", "video_audio_similarity"]
 IMAGE_TERMS = ["video_image_contrastive", "fused_video_image_contrastive", "video_image_similarity"]
@@ -315,3 +317,128 @@ def test_the_full_size_is_the_papers() -> None:
     # R(2+1)D-18 without its classifier has 31.3 million weights, ResNet18 11.2.
     assert millions["video_model"] == pytest.approx(31.3, abs=0.05)
     assert millions["image_model"] == pytest.approx(11.18, abs=0.05)
+
+
+def tiny_saliency_model(training: bool = False, **fields) -> DualRepForSaliencyPrediction:
+    torch.manual_seed(0)
+    return DualRepForSaliencyPrediction(tiny_config(saliency_decoder_size=8, **fields)).train(training)
+
+
+def spots(pictures: int, size: int = 16) -> dict[str, torch.Tensor]:
+    """Pictures with one bright spot each, at which everybody looked."""
+    generator = torch.Generator().manual_seed(0)
+    places = torch.randint(2, size - 2, (pictures, 2), generator=generator)
+    grid = torch.stack(torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij"), dim=-1)
+    squared = (grid[None] - places[:, None, None]).square().sum(dim=-1)
+    labels = torch.exp(-squared / 4)
+    counts = torch.zeros(pictures, size, size)
+    counts[torch.arange(pictures), places[:, 0], places[:, 1]] = 3
+    return {
+        "pixel_values": 4 * labels[:, None].repeat(1, 3, 1, 1) - 1,
+        "labels": labels / labels.sum(dim=(1, 2), keepdim=True),
+        "fixation_counts": counts,
+    }
+
+
+@pytest.mark.parametrize("height, width", [(8, 8), (33, 50), (64, 7), (1, 1)])
+def test_saliency_maps_are_probabilities_in_the_size_of_the_picture(height: int, width: int) -> None:
+    """One picture is enough, in training too: the decoder has no BatchNorm."""
+    model = tiny_saliency_model()
+    model.saliency_decoder.train()
+    output = model(torch.randn(1, 3, height, width))
+    assert output.saliency_maps.shape == output.log_saliency_maps.shape == (1, height, width)
+    assert (output.saliency_maps >= 0).all()
+    assert output.saliency_maps.sum().item() == pytest.approx(1, abs=1e-5)
+    torch.testing.assert_close(output.log_saliency_maps.exp(), output.saliency_maps)
+    assert output.loss is None and output.hidden_states is None
+
+
+def test_saliency_is_decoded_from_all_feature_maps() -> None:
+    model, pictures = tiny_saliency_model(), tiny_batch(2)["pixel_values"]
+    output = model(pictures, output_hidden_states=True)
+    feature_maps = model.image_model.feature_maps(pictures)
+    torch.testing.assert_close(output.hidden_states, feature_maps)
+    assert torch.equal(output.log_saliency_maps, model.saliency_decoder(feature_maps, 8, 8))
+    assert len(model.saliency_decoder.laterals) == len(feature_maps) == 2
+    assert model.saliency_decoder.mix.out_channels == 8
+
+
+@pytest.mark.parametrize("name", ["kld", "kld_cc_nss"])
+def test_the_saliency_loss_is_the_configurations(name: str) -> None:
+    batch = spots(3)
+    output = tiny_saliency_model(saliency_loss=name)(**batch)
+    expected = saliency_loss(name, output.log_saliency_maps, batch["labels"], batch["fixation_counts"])
+    assert torch.equal(output.loss, expected)
+    del batch["fixation_counts"]
+    if name == "kld":
+        assert torch.equal(tiny_saliency_model(saliency_loss=name)(**batch).loss, expected)
+    else:
+        with pytest.raises(ValueError, match="needs fixation_counts"):
+            tiny_saliency_model(saliency_loss=name)(**batch)
+
+
+def test_saliency_labels_that_sum_to_zero_are_refused() -> None:
+    batch = spots(3)
+    batch["labels"][1] = 0
+    with pytest.raises(ValueError, match="map 1 of the batch sums to 0"):
+        tiny_saliency_model()(**batch)
+
+
+def test_a_centre_bias_is_there_where_it_is_asked_for() -> None:
+    pictures = torch.zeros(1, 3, 64, 64)
+    biased, plain = (
+        tiny_saliency_model(saliency_center_bias=wanted)(pictures).saliency_maps[0]
+        for wanted in (True, False)
+    )
+    assert biased[32, 32] > 5 * biased[2, 2] and plain[32, 32] < 2 * plain[2, 2]
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"saliency_loss": "kld_cc_nss", "saliency_center_bias": True}], ids=["kld", "kld_cc_nss"]
+)
+def test_a_few_steps_learn_where_people_look(fields: dict) -> None:
+    model, batch = tiny_saliency_model(training=True, **fields), spots(12)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    divergences = []
+    for _ in range(40):
+        output = model(**batch)
+        optimizer.zero_grad()
+        output.loss.backward()
+        optimizer.step()
+        divergences.append(saliency_loss("kld", output.log_saliency_maps, batch["labels"], None).item())
+    assert divergences[-1] < divergences[0] / 3
+
+
+def test_a_linear_probe_of_saliency_learns_its_decoder_alone() -> None:
+    config = tiny_config()
+    config.image_config.freeze = True
+    model = DualRepForSaliencyPrediction(config).train()
+    statistics = {name: value.clone() for name, value in model.image_model.named_buffers()}
+    model(**spots(2)).loss.backward()
+    for name, gradient in saved_gradients(model).items():
+        assert (gradient is None) == name.startswith("image_model."), name
+    assert all(torch.equal(model.image_model.get_buffer(name), value) for name, value in statistics.items())
+
+
+def test_gradient_checkpointing_does_not_change_what_saliency_learns() -> None:
+    results = []
+    for checkpointing in (False, True):
+        model = tiny_saliency_model(training=True)
+        if checkpointing:
+            model.activation_checkpointing_enable()
+            assert model.is_activation_checkpointing
+        model(**spots(3)).loss.backward()
+        results.append((saved_gradients(model), dict(model.named_buffers())))
+    torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_saliency_trains_in_half_precision(dtype: torch.dtype) -> None:
+    model = tiny_saliency_model(training=True, saliency_loss="kld_cc_nss", saliency_center_bias=True).to(
+        dtype
+    )
+    batch = spots(3)
+    output = model(**batch | {"pixel_values": batch["pixel_values"].to(dtype)})
+    output.loss.backward()
+    assert output.saliency_maps.dtype == output.loss.dtype == torch.float32
+    assert all(gradient.isfinite().all() for gradient in saved_gradients(model).values())

@@ -8,10 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from test_saved_models import write_video
 from tiny_models import FRAMES, MEL_BINS, SIZE, tiny_batch, tiny_config
 
+from datasets_scripts.schema import PLANES
 from modeling_dualrep import (
     DualRepFeatureExtractor,
+    DualRepForImageClassification,
+    DualRepForSaliencyPrediction,
+    DualRepForVideoClassification,
     DualRepImageProcessor,
     DualRepModel,
     DualRepProcessor,
@@ -79,6 +85,33 @@ def check_processor():
 def check_tower():
     model = load("AutoModel")
     assert torch.equal(model(batch["pixel_values_videos"]).pooler_output, expected["video_model"])
+
+
+def check_saliency():
+    check_maps(load("AutoModel"))
+    tower = load("AutoModelForImageClassification", num_labels=14).image_model
+    assert torch.equal(tower(batch["pixel_values"]).pooler_output, expected["image_model"])
+    load("AutoModel").save_pretrained(folder + "-again")
+    check_maps(transformers.AutoModel.from_pretrained(folder + "-again", trust_remote_code=True))
+
+
+def check_maps(model):
+    assert type(model).__name__ == "DualRepForSaliencyPrediction"
+    assert torch.equal(model(batch["pixel_values"]).saliency_maps, expected["saliency_maps"])
+
+
+def check_neighbours():
+    for place, wanted in expected["neighbours"]:
+        model = transformers.AutoModel.from_pretrained(place, trust_remote_code=True)
+        assert type(model).__name__ == wanted, (place, type(model))
+
+
+def check_pipelines():
+    for task, place, file, scores in expected["pipelines"]:
+        classify = transformers.pipeline(task, model=place, trust_remote_code=True)
+        found = {score["label"]: score["score"] for score in classify(file, top_k=len(scores))}
+        assert set(found) == set(scores)
+        assert all(abs(found[name] - scores[name]) < 1e-6 for name in scores)
 
 
 with torch.no_grad():
@@ -175,8 +208,6 @@ def test_the_models_load_without_torchaudio(published: tuple[Path, Path]) -> Non
 def test_a_task_model_of_its_own_loads_in_a_fresh_process(
     published: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    from modeling_dualrep import DualRepForVideoClassification
-
     DualRepForVideoClassification.from_pretrained(published[0], num_labels=14).save_pretrained(tmp_path)
     check_in_a_fresh_process(tmp_path, published[1], "videos")
 
@@ -185,6 +216,77 @@ def test_a_task_model_of_its_own_loads_in_a_fresh_process(
 def test_a_tower_of_its_own_loads_in_a_fresh_process(published: tuple[Path, Path], tmp_path: Path) -> None:
     DualRepVideoModel.from_pretrained(published[0]).save_pretrained(tmp_path)
     check_in_a_fresh_process(tmp_path, published[1], "tower")
+
+
+def write_expectations(path: Path, **expected: object) -> Path:
+    torch.save({"threads": torch.get_num_threads(), "batch": tiny_batch(2)} | expected, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def saliency(published: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saliency folder, of the same name as the pretraining folder."""
+    folder = tmp_path_factory.mktemp("saliency") / published[0].name
+    DualRepForSaliencyPrediction.from_pretrained(published[0]).save_pretrained(folder)
+    return folder
+
+
+def test_a_saliency_folder_loads_in_a_fresh_process(
+    published: tuple[Path, Path], saliency: Path, tmp_path: Path
+) -> None:
+    """And a pretraining folder of the same name and code after it is taken for what it is."""
+    model, frames = DualRepForSaliencyPrediction.from_pretrained(saliency), tiny_batch(2)["pixel_values"]
+    with torch.no_grad():
+        expected = {
+            "saliency_maps": model(frames).saliency_maps,
+            "image_model": model.image_model(frames).pooler_output,
+            "neighbours": [(str(published[0]), "DualRepModel")],
+        }
+    file = write_expectations(tmp_path / "expected.pt", **expected)
+    check_in_a_fresh_process(saliency, file, "saliency", "neighbours")
+
+
+@pytest.mark.slow
+def test_a_saliency_folder_loads_after_a_pretraining_folder(
+    published: tuple[Path, Path], saliency: Path, tmp_path: Path
+) -> None:
+    both = [(str(published[0]), "DualRepModel"), (str(saliency), "DualRepForSaliencyPrediction")]
+    file = write_expectations(tmp_path / "expected.pt", neighbours=both)
+    check_in_a_fresh_process(saliency, file, "neighbours")
+
+
+def test_fine_tuned_folders_work_in_pipelines_on_files(published: tuple[Path, Path], tmp_path: Path) -> None:
+    """A model that names the planes, with its own processor beside it. PyAV alone decodes the video."""
+    frame, clip = tmp_path / "frame.png", write_video(tmp_path / "clip.mp4")
+    Image.fromarray(raw_triples()["images"][0]).save(frame)
+    size, names = {"height": SIZE, "width": SIZE}, dict(enumerate(PLANES))
+    image_model = DualRepForImageClassification.from_pretrained(published[0], id2label=names)
+    image_processor = DualRepImageProcessor(size=size)
+    video_model = DualRepForVideoClassification.from_pretrained(published[0], id2label=names)
+    video_processor = DualRepVideoProcessor(size=size, num_frames=FRAMES)
+    pipelines = []
+    for task, model, processor, file, inputs in (
+        (
+            "image",
+            image_model,
+            image_processor,
+            frame,
+            image_processor(Image.open(frame), return_tensors="pt"),
+        ),
+        ("video", video_model, video_processor, clip, video_processor(str(clip), return_tensors="pt")),
+    ):
+        folder = tmp_path / f"{task}_model"
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
+        with torch.no_grad():
+            probabilities = model(**inputs).logits[0].softmax(dim=0)
+        assert probabilities.sum().item() == pytest.approx(1)
+        scores = dict(zip(PLANES, probabilities.tolist(), strict=True))
+        pipelines.append((f"{task}-classification", str(folder), str(file), scores))
+    expected = write_expectations(tmp_path / "expected.pt", pipelines=pipelines)
+    check_in_a_fresh_process(
+        folder, expected, "pipelines", without=("modeling_dualrep", "torchaudio", "torchcodec")
+    )
 
 
 def test_the_check_sees_other_weights(published: tuple[Path, Path], tmp_path: Path) -> None:

@@ -19,10 +19,12 @@ from transformers import (
     pipeline,
 )
 
+from datasets_scripts.schema import PLANES
 from modeling_dualrep import (
     DualRepAudioModel,
     DualRepConfig,
     DualRepForImageClassification,
+    DualRepForSaliencyPrediction,
     DualRepForVideoClassification,
     DualRepImageModel,
     DualRepImageProcessor,
@@ -135,6 +137,88 @@ def test_a_folder_of_a_task_model_gives_its_tower(image_folder: Path) -> None:
     assert torch.equal(tower(inputs).pooler_output, tiny_model().image_model(inputs).pooler_output)
 
 
+@pytest.fixture(scope="module")
+def saliency_folder(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the image tower and a decoder."""
+    saliency_folder = tmp_path_factory.mktemp("saliency")
+    torch.manual_seed(1)
+    DualRepForSaliencyPrediction.from_pretrained(
+        folder, saliency_decoder_size=5, saliency_center_bias=True, saliency_loss="kld_cc_nss"
+    ).save_pretrained(saliency_folder)
+    return saliency_folder
+
+
+def test_a_saliency_model_loads_from_the_pretraining_folder(folder: Path) -> None:
+    model, info = DualRepForSaliencyPrediction.from_pretrained(
+        folder, saliency_center_bias=True, output_loading_info=True
+    )
+    assert {key.partition(".")[0] for key in info["missing_keys"]} == {"saliency_decoder"}
+    assert not info["unexpected_keys"] and not info["mismatched_keys"]
+    inputs = tiny_batch(3)["pixel_values"]
+    assert torch.equal(
+        model.image_model(inputs).pooler_output, tiny_model().image_model(inputs).pooler_output
+    )
+    assert model.saliency_decoder.center_bias.center.tolist() == [0.5, 0.5]
+    assert model.saliency_decoder.center_bias.log_sigma.exp().tolist() == pytest.approx([0.25, 0.25])
+    assert model(inputs).log_saliency_maps.isfinite().all()
+
+
+def test_automodel_takes_each_folder_for_what_it_is(folder: Path, saliency_folder: Path) -> None:
+    """And nothing is lost: the maps are the same to the last bit."""
+    model, inputs = AutoModel.from_pretrained(saliency_folder), tiny_batch(3)["pixel_values"]
+    assert type(model) is DualRepForSaliencyPrediction
+    expected = DualRepForSaliencyPrediction.from_pretrained(saliency_folder)(inputs)
+    assert torch.equal(model(inputs).saliency_maps, expected.saliency_maps)
+    assert model.saliency_decoder.mix.out_channels == 5 and model.config.saliency_loss == "kld_cc_nss"
+    assert type(AutoModel.from_config(model.config)) is DualRepForSaliencyPrediction
+    for pretrained in (folder, str(folder)):
+        assert type(AutoModel.from_pretrained(pretrained)) is DualRepModel
+    assert type(AutoModel.from_config(DualRepConfig())) is DualRepModel
+
+
+def test_a_saliency_folder_gives_its_tower(saliency_folder: Path) -> None:
+    inputs, whole = tiny_batch(3)["pixel_values"], AutoModel.from_pretrained(saliency_folder)
+    expected = whole.image_model(inputs).pooler_output
+    classifier, info = AutoModelForImageClassification.from_pretrained(
+        saliency_folder, num_labels=14, output_loading_info=True
+    )
+    assert info["missing_keys"] == {"classifier.weight", "classifier.bias"} and not info["unexpected_keys"]
+    assert torch.equal(classifier.image_model(inputs).pooler_output, expected)
+    tower, info = DualRepImageModel.from_pretrained(saliency_folder, output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    assert torch.equal(tower(inputs).pooler_output, expected)
+
+
+@pytest.mark.parametrize("model", [DualRepModel, DualRepForVideoClassification])
+def test_a_saliency_folder_is_no_other_towers(saliency_folder: Path, model: type) -> None:
+    message = f"saved by another architecture than this {model.__name__}: it lacks"
+    with pytest.raises(ValueError, match=message):
+        model.from_pretrained(saliency_folder)
+
+
+@pytest.mark.parametrize(
+    ("tower", "field", "task_models"),
+    [
+        (DualRepImageModel, "image_config", (DualRepForImageClassification, DualRepForSaliencyPrediction)),
+        (DualRepVideoModel, "video_config", (DualRepForVideoClassification,)),
+    ],
+)
+def test_a_task_model_loads_from_a_towers_folder(
+    folder: Path, tmp_path: Path, tower: type, field: str, task_models: tuple[type, ...]
+) -> None:
+    """Given the configuration that the tower belongs in."""
+    saved = tower.from_pretrained(folder)
+    saved.save_pretrained(tmp_path)
+    config = tiny_config(**{field: saved.config})
+    inputs = tiny_batch(3)[tower.main_input_name]
+    for task_model in task_models:
+        model = task_model.from_pretrained(tmp_path, config=config)
+        assert torch.equal(model.base_model(inputs).pooler_output, saved(inputs).pooler_output)
+    wrong = DualRepForVideoClassification if tower is DualRepImageModel else DualRepForImageClassification
+    with pytest.raises((RuntimeError, ValueError), match=r"mismatch|saved by another architecture"):
+        wrong.from_pretrained(tmp_path, config=config)
+
+
 @pytest.mark.parametrize(
     ("saved", "wanted", "message"), [([1, 1], [2, 1], "it lacks"), ([2, 1], [1, 1], "it holds as well")]
 )
@@ -187,6 +271,22 @@ def test_the_pipelines_of_transformers_take_the_task_models(folder: Path, tmp_pa
     scores = pipeline("video-classification", model=str(tmp_path / "video"))(str(video_path), top_k=14)
     assert {score["label"] for score in scores} == set(labels.values())
     assert sum(score["score"] for score in scores) == pytest.approx(1)
+
+
+@pytest.mark.media
+def test_real_planes_go_through_the_image_pipeline(media: Path, tmp_path: Path) -> None:
+    """By a model that has learnt nothing: what it takes them for is not the matter."""
+    names = {index: name for index, name in enumerate(PLANES)}
+    torch.manual_seed(0)
+    config = tiny_config(id2label=names, label2id={name: index for index, name in names.items()})
+    DualRepForImageClassification(config).save_pretrained(tmp_path)
+    DualRepImageProcessor().save_pretrained(tmp_path)
+    classify = pipeline("image-classification", model=str(tmp_path))
+    pictures = sorted(str(path) for path in (media / "fetal_planes").glob("*.png"))
+    assert len(pictures) == 13
+    for scores in classify(pictures, top_k=len(PLANES)):
+        assert {score["label"] for score in scores} == set(PLANES)
+        assert sum(score["score"] for score in scores) == pytest.approx(1)
 
 
 def write_video(path: Path) -> Path:

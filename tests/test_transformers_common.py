@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import tiny_batch, tiny_config
+from tiny_models import SIZE, tiny_batch, tiny_config
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers_sdist import Skips, import_common_tests, run_common_tests
 
 from modeling_dualrep import (
     DualRepAudioModel,
     DualRepForImageClassification,
+    DualRepForSaliencyPrediction,
     DualRepForVideoClassification,
     DualRepImageModel,
     DualRepModel,
@@ -39,6 +40,10 @@ NO_DEVICE = "needs an accelerator, or several"
 SLOW = "transformers itself runs it with RUN_SLOW=1 alone"
 ONE_CONFIG = "the configuration holds no other"
 NO_LOSS = "a tower alone has no loss to train it with"
+NO_CONFIG_OF_WHOLE = (
+    "the folder of a tower has the tower's configuration, so a task model wants its own beside it: "
+    "that it then takes the weights is in test_saved_models.py"
+)
 HIDDEN_STATES_OF_TOWERS = (
     "asks for hidden_states, which the towers and get_*_features give and are tested for; "
     "tuple against dict is in test_modeling_dualrep.py"
@@ -94,6 +99,7 @@ SKIPS_OF_WHOLE: Skips = SKIPS | {
         "test_retain_grad_hidden_states_attentions",
     )
 }
+SKIPS_OF_TASK_MODELS: Skips = SKIPS | {NO_CONFIG_OF_WHOLE: ("test_correct_missing_keys",)}
 SKIPS_OF_TOWERS: Skips = SKIPS | {
     ONE_CONFIG: ("test_internal_model_config_and_subconfig_are_same",),
     NO_LOSS: ("test_training", "test_training_gradient_checkpointing*"),
@@ -107,8 +113,9 @@ CASES: list[
     (DualRepVideoModel, lambda: tiny_config().video_config, (VIDEO,), SKIPS_OF_TOWERS, (4, 4)),
     (DualRepAudioModel, lambda: tiny_config().audio_config, (AUDIO,), SKIPS_OF_TOWERS, (4, 4)),
     (DualRepImageModel, lambda: tiny_config().image_config, (IMAGE,), SKIPS_OF_TOWERS, (2, 2)),
-    (DualRepForVideoClassification, tiny_config, (VIDEO,), SKIPS, (4, 4)),
-    (DualRepForImageClassification, tiny_config, (IMAGE,), SKIPS, (2, 2)),
+    (DualRepForVideoClassification, tiny_config, (VIDEO,), SKIPS_OF_TASK_MODELS, (4, 4)),
+    (DualRepForImageClassification, tiny_config, (IMAGE,), SKIPS_OF_TASK_MODELS, (2, 2)),
+    (DualRepForSaliencyPrediction, tiny_config, (IMAGE,), SKIPS_OF_TASK_MODELS, (2, 2)),
 ]
 
 
@@ -156,7 +163,7 @@ def model_case(
 
         def setUp(self) -> None:
             self.model_tester = ModelTester(config, inputs, NO_LOSS not in skips, last_axes)
-            for reason in (NO_TOKENS, HIDDEN_STATES_OF_TOWERS):
+            for reason in (NO_TOKENS, NO_CONFIG_OF_WHOLE, HIDDEN_STATES_OF_TOWERS):
                 if reason in skips and self._testMethodName in skips[reason]:
                     self.skipTest(reason)
 
@@ -166,6 +173,8 @@ def model_case(
             inputs_dict = super()._prepare_for_class(inputs_dict, model_class, return_labels)
             if return_labels and model_class is DualRepModel:
                 inputs_dict["return_loss"] = True
+            elif return_labels and model_class is DualRepForSaliencyPrediction:
+                inputs_dict["labels"] = torch.full((BATCH, SIZE, SIZE), 1 / SIZE**2)
             elif return_labels and self.model_tester.is_training:
                 inputs_dict["labels"] = torch.zeros(BATCH, dtype=torch.long)
             return inputs_dict

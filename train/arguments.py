@@ -36,18 +36,27 @@ class AugmentationArguments:
             machine).
         gamma: the exponent of the grey values lies between 1 / (1 + gamma) and 1 + gamma.
         horizontal_flip: probability of mirroring; 0 where left and right matter.
+        rotation_degrees: the frame is turned by up to this angle either way.
+        speckle: grey values are multiplied by noise around 1, of up to this standard deviation.
+        shadow: probability of a fan-shaped shadow below the probe.
     """
 
     crop_scale: float = 0.7
     brightness: float = 0.2
     gamma: float = 0.3
     horizontal_flip: float = 0.0
+    rotation_degrees: float = 0.0
+    speckle: float = 0.0
+    shadow: float = 0.0
 
     def __post_init__(self) -> None:
         require(self, "crop_scale", 0 < self.crop_scale <= 1, "above 0 and at most 1")
         require(self, "brightness", 0 <= self.brightness < 1, "at least 0 and below 1")
         require(self, "gamma", self.gamma >= 0, "at least 0")
-        require(self, "horizontal_flip", 0 <= self.horizontal_flip <= 1, "between 0 and 1")
+        for name in ("horizontal_flip", "shadow"):
+            require(self, name, 0 <= getattr(self, name) <= 1, "between 0 and 1")
+        require(self, "rotation_degrees", 0 <= self.rotation_degrees <= 45, "between 0 and 45")
+        require(self, "speckle", 0 <= self.speckle <= 1, "between 0 and 1")
 
 
 @dataclass(frozen=True)

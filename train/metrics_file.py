@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import platform
 import re
 import subprocess
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from train.cpu_cores import available_cores
 
 KEYS = ("metrics", "recipe", "seed", "code_version", "data_hash", "machine")
 METRIC_NAME = re.compile(r"[a-z0-9_]+/[a-z0-9_]+")
@@ -100,11 +101,6 @@ def describe_machine() -> dict[str, Any]:
     """Processor, cores and GPU; nothing that names the machine or its owner."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {"cpu": _cpu_name(), "cores": available_cores(), "gpu": gpu, "torch": torch.__version__}
-
-
-def available_cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cpu_name() -> str:

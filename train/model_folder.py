@@ -2,7 +2,8 @@
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 from train.arguments import ArgumentsError, PretrainArguments
 from train.checkpoint import saved_steps
 from train.evaluation import GalleryEmbeddings
+from train.finetune_arguments import FinetuneArguments
 from train.metrics_file import read_metrics, write_metrics
 from train.pictures import save_embedding_map, save_loss_curves, save_similarity_matrix
 
@@ -20,6 +22,7 @@ METRICS_FILE = "metrics.json"
 PICTURES = "pictures"
 CHECKPOINTS = "checkpoints"
 UNFINISHED = ".unfinished"
+START_ANEW = "Choose another output_dir, or pass --overwrite_output_dir true to start anew in it."
 # Fields that may differ between two runs into one folder: they change neither the model nor its data.
 FREE_FIELDS = ("overwrite_output_dir", "resume_from_checkpoint", "dataloader_num_workers", "report_to")
 
@@ -29,34 +32,49 @@ def check_output_dir(arguments: PretrainArguments) -> None:
 
     Raises:
         ArgumentsError: the folder holds another recipe's run, checkpoints that a new start would write over,
-        or files
-            that no run wrote.
+            or files that no run wrote.
     """
-    folder = Path(arguments.output_dir)
-    if not folder.exists() or arguments.resume_from_checkpoint is not None:
+    if arguments.resume_from_checkpoint is not None:
         return
-    if not folder.is_dir():
-        raise ArgumentsError(f"output_dir {folder} is a file: name a folder.")
+    refuse_other_run(arguments, "pretraining")
+    checkpoints = Path(arguments.output_dir) / CHECKPOINTS
     if arguments.overwrite_output_dir:
-        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-        return
-    advice = "Choose another output_dir, or pass --overwrite_output_dir true to start anew in it."
-    recipe = folder / RECIPE_FILE
-    if not recipe.is_file() and any(folder.iterdir()):
-        raise ArgumentsError(f"output_dir {folder} holds files that no pretraining wrote. {advice}")
-    if recipe.is_file():
-        difference = _first_difference(yaml.safe_load(recipe.read_text(encoding="utf-8")), arguments)
-        if difference:
-            raise ArgumentsError(f"output_dir {folder} holds a run of another recipe: {difference}. {advice}")
-    steps = saved_steps(folder / CHECKPOINTS)
+        shutil.rmtree(checkpoints, ignore_errors=True)
+    steps = saved_steps(checkpoints)
     if steps:
         raise ArgumentsError(
-            f"output_dir {folder} holds checkpoints up to step {steps[-1]}. Pass "
-            f"--resume_from_checkpoint last to go on from there. {advice}"
+            f"output_dir {arguments.output_dir} holds checkpoints up to step {steps[-1]}. Pass "
+            f"--resume_from_checkpoint last to go on from there. {START_ANEW}"
         )
 
 
-def write_recipe(arguments: PretrainArguments) -> None:
+def refuse_other_run(arguments: PretrainArguments | FinetuneArguments, kind: str) -> None:
+    """Lets a run into a new or empty folder, or one that the same recipe's run left.
+
+    Args:
+        arguments: with `overwrite_output_dir`, any folder will do.
+        kind: what the run does, for the text of an error.
+
+    Raises:
+        ArgumentsError: the folder is a file, or holds another recipe's run, or files that no run wrote.
+    """
+    folder = Path(arguments.output_dir)
+    if folder.exists() and not folder.is_dir():
+        raise ArgumentsError(f"output_dir {folder} is a file: name a folder.")
+    if arguments.overwrite_output_dir or not folder.exists():
+        return
+    recipe = folder / RECIPE_FILE
+    if not recipe.is_file() and any(folder.iterdir()):
+        raise ArgumentsError(f"output_dir {folder} holds files that no {kind} wrote. {START_ANEW}")
+    if recipe.is_file():
+        difference = _first_difference(yaml.safe_load(recipe.read_text(encoding="utf-8")), arguments)
+        if difference:
+            raise ArgumentsError(
+                f"output_dir {folder} holds a run of another recipe: {difference}. {START_ANEW}"
+            )
+
+
+def write_recipe(arguments: PretrainArguments | FinetuneArguments) -> None:
     """Writes the resolved recipe, by which the folder is known as this run's."""
     folder = Path(arguments.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -75,8 +93,7 @@ def write_model_folder(
     data_hash: str,
     render_card: Callable[[dict[str, Any], str], object],
 ) -> None:
-    """Writes everything aside, then puts it in its place, so that an older model stays until the new one is
-    complete.
+    """Writes what a pretraining run leaves.
 
     Args:
         arguments: the run.
@@ -90,16 +107,15 @@ def write_model_folder(
         render_card: makes the card of the contents of metrics.json and the model's name.
     """
     folder = Path(arguments.output_dir)
-    aside = folder / UNFINISHED
-    shutil.rmtree(aside, ignore_errors=True)
-    (aside / PICTURES).mkdir(parents=True)
-    model.save_pretrained(aside)
-    processor.save_pretrained(aside)
-    write_metrics(aside / METRICS_FILE, metrics, recipe=recipe_name, seed=arguments.seed, data_hash=data_hash)
-    card = render_card(read_metrics(aside / METRICS_FILE), folder.resolve().name)
-    (aside / "README.md").write_text(str(card), encoding="utf-8")
-    write_pictures(aside / PICTURES, history, gallery, groups)
-    _move_into_place(aside, folder)
+    with written_aside(folder) as aside:
+        model.save_pretrained(aside)
+        processor.save_pretrained(aside)
+        write_metrics(
+            aside / METRICS_FILE, metrics, recipe=recipe_name, seed=arguments.seed, data_hash=data_hash
+        )
+        card = render_card(read_metrics(aside / METRICS_FILE), folder.resolve().name)
+        (aside / "README.md").write_text(str(card), encoding="utf-8")
+        write_pictures(aside / PICTURES, history, gallery, groups)
 
 
 def write_pictures(
@@ -128,18 +144,27 @@ def write_pictures(
     save_embedding_map(panels, folder / "embeddings.png")
 
 
-def _first_difference(there: dict, arguments: PretrainArguments) -> str | None:
-    here = yaml.safe_load(arguments.to_yaml())
-    for name in here:
-        if name not in FREE_FIELDS and there.get(name) != here[name]:
-            return f"its {name} is {there.get(name)!r}, this run's is {here[name]!r}"
-    return None
+@contextmanager
+def written_aside(folder: Path) -> Iterator[Path]:
+    """Within it, files go to a folder aside, which has a folder for pictures; at its end to their place.
 
-
-def _move_into_place(aside: Path, folder: Path) -> None:
+    So an older run's files stay until the new ones are complete.
+    """
+    aside = folder / UNFINISHED
+    shutil.rmtree(aside, ignore_errors=True)
+    (aside / PICTURES).mkdir(parents=True)
+    yield aside
     for entry in aside.iterdir():
         place = folder / entry.name
         if place.is_dir():
             shutil.rmtree(place)
         os.replace(entry, place)
     aside.rmdir()
+
+
+def _first_difference(there: dict, arguments: PretrainArguments | FinetuneArguments) -> str | None:
+    here = yaml.safe_load(arguments.to_yaml())
+    for name in here:
+        if name not in FREE_FIELDS and there.get(name) != here[name]:
+            return f"its {name} is {there.get(name)!r}, this run's is {here[name]!r}"
+    return None

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration, set_seed
 
@@ -26,9 +25,9 @@ from modeling_dualrep.processing_dualrep import DualRepProcessor
 from modeling_dualrep.video_processing_dualrep import DualRepVideoProcessor
 from train.arguments import ArgumentsError, PretrainArguments, help_text, parse_arguments
 from train.checkpoint import CheckpointError, check_checkpoint, describe_run, find_checkpoint, load_checkpoint
+from train.cpu_cores import use_free_cores
 from train.evaluation import GalleryEmbeddings, embed_gallery, measure
 from train.loop import DivergedError, TrainingRun, prepare_run, train
-from train.metrics_file import available_cores
 from train.model_folder import CHECKPOINTS, check_output_dir, write_model_folder, write_recipe
 from train.retrieval import RECALL_AT
 from train.speech_pretraining import teach_words, word_features
@@ -113,11 +112,7 @@ def build_accelerator(arguments: PretrainArguments) -> Accelerator:
         log_with=None if arguments.report_to == "none" else arguments.report_to,
         project_config=ProjectConfiguration(project_dir=str(folder), logging_dir=str(folder / "logs")),
     )
-    if accelerator.device.type == "cpu" and torch.get_num_threads() == 1:
-        # accelerate launch leaves a process one thread of the CPU unless it is told otherwise. Threads that
-        # wait for one whose core a worker has are far slower than fewer threads.
-        cores = available_cores() // accelerator.num_processes
-        torch.set_num_threads(max(1, cores - arguments.dataloader_num_workers))
+    use_free_cores(accelerator.device, accelerator.num_processes, arguments.dataloader_num_workers)
     return accelerator
 
 
