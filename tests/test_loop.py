@@ -12,7 +12,8 @@ from transformers import BatchFeature
 
 from train.arguments import PretrainArguments
 from train.checkpoint import saved_steps
-from train.loop import DivergedError, TrainingRun, prepare_run, train
+from train.loop import DivergedError, train
+from train.training_run import TrainingRun, prepare_run
 
 
 class OneNumber(torch.nn.Module):

@@ -27,11 +27,12 @@ from train.arguments import ArgumentsError, PretrainArguments, help_text, parse_
 from train.checkpoint import CheckpointError, check_checkpoint, describe_run, find_checkpoint, load_checkpoint
 from train.cpu_cores import use_free_cores
 from train.evaluation import GalleryEmbeddings, embed_gallery, measure
-from train.loop import DivergedError, TrainingRun, prepare_run, train
+from train.loop import DivergedError, train
 from train.model_folder import CHECKPOINTS, check_output_dir, write_model_folder, write_recipe
 from train.retrieval import RECALL_AT
 from train.speech_pretraining import teach_words, word_features
 from train.stored_rows import StoredRowsError, data_hash, split_names
+from train.training_run import TrainingRun, prepare_run
 from train.triples import (
     ClipKey,
     Row,
