@@ -6,7 +6,7 @@ python -m hub_cards.readme
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,35 @@ from hub_cards.render import RECALL_AT
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results"
 README = FOLDER.parent / "README.md"
-BEGIN = "<!-- demo results: written by `python -m hub_cards.readme` from hub_cards/results -->"
-END = "<!-- end of demo results -->"
+BEGIN = "<!-- {name} results: written by `python -m hub_cards.readme` from hub_cards/results -->"
+END = "<!-- end of {name} results -->"
 ROWS = {
     "frame to video": "validation/image_to_video_recall",
     "speech to video": "validation/speech_to_video_recall",
     "speech of another plane, same voice": "control/speech_to_video_recall",
     "chance": "validation/chance_recall",
+}
+# What the models for planes start from, by the kept file of each.
+STARTS = {
+    "pretrained": "the demo's model",
+    "random": "random weights",
+    "probe_pretrained": "the demo's model, frozen",
+    "probe_random": "random weights, frozen",
+}
+PLANE_COLUMNS = {"precision": "precision", "recall": "recall", "f1": "F1"}
+GAZE_ROWS = {
+    "test": "the demo's model",
+    "center_prior": "centre prior: the mean map, whatever the frame",
+    "split_1": "the demo's model, first split",
+    "random": "random weights, first split",
+}
+GAZE_COLUMNS = {
+    "kld": "KLD ↓",
+    "sim": "SIM ↑",
+    "nss": "NSS ↑",
+    "cc": "CC ↑",
+    "shuffled_auc": "shuffled AUC ↑",
+    "information_gain": "information gain ↑",
 }
 
 
@@ -47,18 +69,75 @@ def demo_table(results: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def with_results(readme: str, table: str) -> str:
+def planes_table(results: dict[str, dict[str, Any]]) -> str:
+    """Macro precision, recall and F1 over the splits as the paper's Table 1 has them, as Markdown.
+
+    Args:
+        results: contents of metrics.json by what the model started from, a key of STARTS.
+    """
+    lines = [_header("start", PLANE_COLUMNS.values())]
+    for name, title in STARTS.items():
+        metrics = results[name]["metrics"]
+        cells = [_mean_and_deviation(metrics, f"test/{column}", "{:.1%}") for column in PLANE_COLUMNS]
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def gaze_table(metrics: dict[str, float]) -> str:
+    """Scores of the saliency maps as the paper's Table 2 has them, as Markdown."""
+    lines = [_header("map", GAZE_COLUMNS.values())]
+    for group, title in GAZE_ROWS.items():
+        cells = [_mean_and_deviation(metrics, f"{group}/{column}", "{:.2f}") for column in GAZE_COLUMNS]
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def tables() -> dict[str, str]:
+    """The table of every block of the README, from the kept results."""
+    planes = {start: _kept(f"planes_{start}") for start in STARTS}
+    return {
+        "demo": demo_table(demo_results()),
+        "planes": planes_table(planes),
+        "gaze": gaze_table(_kept("gaze")["metrics"]),
+    }
+
+
+def with_results(readme: str, name: str, table: str) -> str:
     """The README with the table between its markers.
 
     Raises:
         ValueError: the markers are missing.
     """
-    block = re.compile(f"{re.escape(BEGIN)}.*{re.escape(END)}", re.DOTALL)
+    begin, end = BEGIN.format(name=name), END.format(name=name)
+    block = re.compile(f"{re.escape(begin)}.*{re.escape(end)}", re.DOTALL)
     if not block.search(readme):
         raise ValueError(
-            f"README.md lacks the lines {BEGIN!r} and {END!r}: put them where the table belongs."
+            f"README.md lacks the lines {begin!r} and {end!r}: put them where the table belongs."
         )
-    return block.sub(lambda _: f"{BEGIN}\n{table}\n{END}", readme)
+    return block.sub(lambda _: f"{begin}\n{table}\n{end}", readme)
+
+
+def current_readme() -> str:
+    """The README as the kept results make it."""
+    readme = README.read_text(encoding="utf-8")
+    for name, table in tables().items():
+        readme = with_results(readme, name, table)
+    return readme
+
+
+def _kept(name: str) -> dict[str, Any]:
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def _header(first: str, columns: Iterable[str]) -> str:
+    names = [first, *columns]
+    return "| " + " | ".join(names) + " |\n" + "|---" * len(names) + "|"
+
+
+def _mean_and_deviation(metrics: dict[str, float], name: str, form: str) -> str:
+    deviation = f"{name}_std"
+    over_splits = f" ({form.format(metrics[deviation])})" if deviation in metrics else ""
+    return form.format(metrics[name]) + over_splits
 
 
 def _of_seeds(values: Sequence[float]) -> str:
@@ -68,9 +147,7 @@ def _of_seeds(values: Sequence[float]) -> str:
 
 def main() -> int:
     """Writes the README anew."""
-    README.write_text(
-        with_results(README.read_text(encoding="utf-8"), demo_table(demo_results())), encoding="utf-8"
-    )
+    README.write_text(current_readme(), encoding="utf-8")
     return 0
 
 

@@ -2,19 +2,46 @@
 
 import pytest
 
-from hub_cards.readme import BEGIN, END, README, demo_results, demo_table, with_results
+from hub_cards.readme import (
+    BEGIN,
+    END,
+    README,
+    STARTS,
+    current_readme,
+    demo_results,
+    demo_table,
+    gaze_table,
+    planes_table,
+    tables,
+    with_results,
+)
 
 
 def test_the_readme_says_what_the_kept_results_say():
-    readme = README.read_text(encoding="utf-8")
     assert demo_results(), "hub_cards/results holds no demo_seed*.json"
-    assert with_results(readme, demo_table(demo_results())) == readme
+    assert current_readme() == README.read_text(encoding="utf-8")
 
 
 def test_a_changed_number_changes_the_table():
     results = demo_results()
     results[0]["metrics"]["validation/speech_to_video_recall_at_5"] = 0.123
     assert "12.3%" in demo_table(results)
+
+
+def test_means_stand_with_their_deviations():
+    metrics = {f"test/{name}{end}": 0.5 for name in ("precision", "recall", "f1") for end in ("", "_std")}
+    start = {"metrics": metrics | {"test/f1": 0.613, "test/f1_std": 0.024}}
+    lines = planes_table(dict.fromkeys(STARTS, start)).splitlines()
+    assert lines[3] == "| random weights | 50.0% (50.0%) | 50.0% (50.0%) | 61.3% (2.4%) |"
+
+
+def test_a_score_of_one_split_has_no_deviation():
+    names = ("kld", "sim", "nss", "cc", "shuffled_auc", "information_gain")
+    groups = ("test", "center_prior", "split_1", "random")
+    metrics = {f"{group}/{name}": 0.25 for group in groups for name in names} | {"test/kld_std": 0.125}
+    lines = gaze_table(metrics).splitlines()
+    assert lines[2].startswith("| the demo's model | 0.25 (0.12) | 0.25 |")
+    assert lines[-1].startswith("| random weights, first split | 0.25 | 0.25 |")
 
 
 def test_every_picture_of_the_readme_is_there():
@@ -27,8 +54,10 @@ def test_every_picture_of_the_readme_is_there():
 
 def test_a_readme_without_markers_is_refused():
     with pytest.raises(ValueError, match="lacks the lines"):
-        with_results("# Text", "table")
+        with_results("# Text", "demo", "table")
 
 
-def test_only_what_stands_between_the_markers_is_replaced():
-    assert with_results(f"a\n{BEGIN}\nold\n{END}\nb", "new") == f"a\n{BEGIN}\nnew\n{END}\nb"
+@pytest.mark.parametrize("name", tables())
+def test_only_what_stands_between_the_markers_is_replaced(name):
+    begin, end = BEGIN.format(name=name), END.format(name=name)
+    assert with_results(f"a\n{begin}\nold\n{end}\nb", name, "new") == f"a\n{begin}\nnew\n{end}\nb"
