@@ -10,7 +10,7 @@ import pytest
 
 from train import benchmark
 from train.arguments import require
-from train.benchmark import Benchmark, main, table
+from train.benchmark import Benchmark, main
 from train.timing import BenchmarkResult, Ratio, SkippedError
 
 
@@ -80,12 +80,6 @@ def test_all_runs_each_in_a_process_of_its_own(
     assert [command[2] for command in commands] == ["quick"]
     assert (tmp_path / "speed" / "quick.json").is_file()
     assert capsys.readouterr().out.rstrip().endswith("| quick | one / other | 1.000 | at most 1.5 | yes |")
-
-
-def test_a_table_names_the_machine() -> None:
-    machine = {"cpu": "some processor", "cores": 4, "gpu": None}
-    results = [{"benchmark": "quick", "skipped": None, "ratios": [], "machine": machine}]
-    assert table(results).startswith("On some processor, 4 cores:")
 
 
 @pytest.mark.parametrize(

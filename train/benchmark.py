@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from hub_cards.speed_table import speed_table
 from train.arguments import COMMAND_LINE, ArgumentsError, build, help_text, read_flags
 from train.benchmark_planes import PlanesArguments, benchmark_planes
 from train.metrics_file import current_code_version, describe_machine
@@ -87,7 +88,7 @@ def run_one(name: str, output: Path | None, flags: dict[str, Any]) -> None:
         contents["skipped"] = str(reason)
     contents["settings"] = dataclasses.asdict(arguments) | {"threads": torch.get_num_threads()}
     contents |= {"code_version": current_code_version(), "machine": describe_machine()}
-    print(table([contents]))
+    print(speed_table([contents]))
     if output is not None:
         output.write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
 
@@ -109,27 +110,7 @@ def run_all(output_dir: Path | None, flags: dict[str, Any]) -> None:
             if subprocess.run(command, stdout=subprocess.DEVNULL).returncode:
                 raise ArgumentsError(f"The benchmark {name} failed; what it says stands above.")
             print(f"{name}: done", file=sys.stderr, flush=True)
-        print(table([json.loads(file.read_text(encoding="utf-8")) for file in files.values()]))
-
-
-def table(results: list[dict[str, Any]]) -> str:
-    """Every ratio with its bar, as Markdown."""
-    machine = results[0]["machine"]
-    lines = [
-        f"On {machine['gpu'] or machine['cpu']}, {machine['cores']} cores:",
-        "",
-        "| benchmark | ratio | measured | bar | holds |",
-        "|---|---|---|---|---|",
-    ]
-    for result in results:
-        name = result["benchmark"]
-        if result["skipped"] is not None:
-            lines.append(f"| {name} | skipped: {result['skipped']} | | | |")
-        for ratio in result["ratios"]:
-            bar = f"{'at most' if ratio['is_at_most'] else 'at least'} {ratio['bar']:g}"
-            holds = "yes" if ratio["holds"] else "no"
-            lines.append(f"| {name} | {ratio['name']} | {ratio['value']:.3f} | {bar} | {holds} |")
-    return "\n".join(lines)
+        print(speed_table([json.loads(file.read_text(encoding="utf-8")) for file in files.values()]))
 
 
 if __name__ == "__main__":
