@@ -102,6 +102,9 @@ class DualRepVideoConfig(StrictConfig):
         stem_hidden_size: channels between the stem's spatial and temporal convolution.
         hidden_sizes: channels of each stage; the last is the size of the tower's features.
         depths: residual blocks of each stage.
+        convolution: "3d", or "factorised" to compute those over space as 2-D convolutions of single frames
+            and those over time as 2-D convolutions of (time, pixels): the same weights and values, another
+            speed.
         freeze: keep the tower's weights and BatchNorm statistics as they are.
     """
 
@@ -114,11 +117,13 @@ class DualRepVideoConfig(StrictConfig):
     stem_hidden_size: int = 45
     hidden_sizes: list[int] | tuple[int, ...] = (64, 128, 256, 512)
     depths: list[int] | tuple[int, ...] = (2, 2, 2, 2)
+    convolution: str = "3d"
     freeze: bool = False
 
     def check(self) -> None:
         for field in ("num_channels", "num_frames", "image_size", "stem_hidden_size"):
             self.require(field, getattr(self, field) >= 1, "at least 1")
+        self.require("convolution", self.convolution in ("3d", "factorised"), "'3d' or 'factorised'")
         self.require_stages()
 
     @property

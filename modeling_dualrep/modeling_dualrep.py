@@ -15,12 +15,14 @@ from transformers.utils.generic import can_return_tuple
 
 from .audio_cnn14 import DualRepAudioModel
 from .configuration_dualrep import DualRepConfig
-from .distributed import gather_rows, process_count
+from .distributed import process_count
 from .fusion import ResidualFusion, SimilarityHead
+from .gradient_cache import in_chunks
 from .image_resnet import DualRepImageModel
-from .objective import objective_terms, zero_of
+from .objective import objective_terms
 from .outputs import DualRepOutput, DualRepSaliencyOutput
 from .saliency import CenterBias, SaliencyDecoder, saliency_loss
+from .sounding_rows import no_rows, put_rows, row_mask, row_numbers
 from .tower import FaithfulLoadingMixin
 from .video_r2plus1d import DualRepVideoModel
 
@@ -146,6 +148,8 @@ class DualRepModel(DualRepPreTrainedModel):
         pixel_values: Tensor | None = None,
         audio_mask: Tensor | None = None,
         return_loss: bool = False,
+        clip_groups: Tensor | None = None,
+        gradient_cache_clips: int | None = None,
     ) -> DualRepOutput:
         """Embeddings of what is given: any of the three inputs alone, or all.
 
@@ -155,30 +159,30 @@ class DualRepModel(DualRepPreTrainedModel):
             pixel_values: frames, (batch, channels, height, width).
             audio_mask: (batch,) bool, False where a clip has no usable sound. Such rows never reach the audio
                 tower or a BatchNorm of the audio, and take part in the image terms alone; with fewer than two
-                others the audio terms are zero. None: all have sound.
+                others the audio terms are zero. None: all have sound. On the CPU it spares a GPU the wait for
+                its values.
             return_loss: compute the objective too, over the clips of all processes.
+            clip_groups: (batch,) int64; clips of one group, such as near-duplicates, are no negatives of each
+                other. None: every clip is a group of its own.
+            gradient_cache_clips: clips that go through the towers at a time, with the objective over all of
+                them; see `in_chunks`. None: all at once.
 
         Raises:
             ValueError: nothing was given, an input has the wrong shape or no tower, or the objective lacks an
                 input or has fewer than two clips.
         """
         self._check_inputs(pixel_values_videos, input_features, pixel_values, return_loss)
-        embeds: dict[str, Tensor] = {}
-        has_sound = None
-        if pixel_values_videos is not None:
-            embeds["video_embeds"] = self.get_video_features(
-                pixel_values_videos, return_dict=True
-            ).pooler_output
-        if input_features is not None:
-            has_sound = _as_row_mask(audio_mask, input_features)
-            embeds["audio_embeds"] = self._embed_audio(input_features, has_sound)
-        if pixel_values is not None:
-            embeds["image_embeds"] = self.get_image_features(pixel_values, return_dict=True).pooler_output
-        embeds |= self._fused(embeds, has_sound)
-        embeds |= self._in_similarity_space(embeds, has_sound)
+        has_sound = None if input_features is None else row_mask(audio_mask, len(input_features))
+        embeds = self._embed(
+            pixel_values_videos, input_features, has_sound, pixel_values, gradient_cache_clips
+        )
+        sounding = None if has_sound is None else row_numbers(has_sound, input_features.device)
+        embeds |= self._fused(embeds, sounding)
+        embeds |= self._in_similarity_space(embeds, sounding)
         if not return_loss:
             return DualRepOutput(**embeds)
-        terms, num_audio_clips = self._loss_terms(embeds, has_sound)
+        rows = embeds | self._fusion_parts(embeds)
+        terms, num_audio_clips = objective_terms(self.config, rows, has_sound, clip_groups)
         loss = sum(terms.values())
         return DualRepOutput(loss=loss, loss_terms=terms, num_audio_clips=num_audio_clips, **embeds)
 
@@ -215,30 +219,59 @@ class DualRepModel(DualRepPreTrainedModel):
                 f"{argument} was given, but the model has no such tower: DualRepConfig.{field} is False."
             )
 
-    def _embed_audio(self, input_features: Tensor, has_sound: Tensor) -> Tensor:
-        """Embeddings of the rows with sound, zeros elsewhere."""
-        if has_sound.any():
-            of_sounding = self.get_audio_features(input_features[has_sound], return_dict=True).pooler_output
-        else:
-            # The weights take part nevertheless, with a gradient of zero: other processes wait for it.
-            weights = (*self.audio_model.parameters(), *self.audio_projection.parameters())
-            of_sounding = zero_of(*weights).expand(0, self.config.projection_dim)
-        return _scatter_rows(of_sounding, has_sound)
+    def _embed(
+        self,
+        videos: Tensor | None,
+        features: Tensor | None,
+        has_sound: Tensor | None,
+        images: Tensor | None,
+        clips_at_a_time: int | None,
+    ) -> dict[str, Tensor]:
+        """Projected embeddings of what is given, by the names of `DualRepOutput`."""
+        embeds: dict[str, Tensor] = {}
+        if videos is not None:
+            embeds["video_embeds"] = in_chunks(
+                self._embed_videos, (videos,), clips_at_a_time, self.video_model
+            )
+        if features is not None:
+            rows = (features, has_sound)
+            embeds["audio_embeds"] = in_chunks(self._embed_audio, rows, clips_at_a_time, self.audio_model)
+        if images is not None:
+            embeds["image_embeds"] = in_chunks(
+                self._embed_images, (images,), clips_at_a_time, self.image_model
+            )
+        return embeds
 
-    def _fused(self, embeds: dict[str, Tensor], has_sound: Tensor | None) -> dict[str, Tensor]:
+    def _embed_videos(self, videos: Tensor) -> Tensor:
+        return self.get_video_features(videos, return_dict=True).pooler_output
+
+    def _embed_images(self, images: Tensor) -> Tensor:
+        return self.get_image_features(images, return_dict=True).pooler_output
+
+    def _embed_audio(self, features: Tensor, has_sound: Tensor) -> Tensor:
+        """Embeddings of the rows with sound, zeros elsewhere."""
+        sounding = row_numbers(has_sound, features.device)
+        if len(sounding) > 0:
+            embeds = self.get_audio_features(features[sounding], return_dict=True).pooler_output
+        else:
+            tower_and_projection = nn.ModuleList([self.audio_model, self.audio_projection])
+            embeds = no_rows(self.config.projection_dim, tower_and_projection)
+        return put_rows(embeds, sounding, len(features))
+
+    def _fused(self, embeds: dict[str, Tensor], sounding: Tensor | None) -> dict[str, Tensor]:
         """Fused embeddings of the video with what else is there (eq. 1-2)."""
         fused: dict[str, Tensor] = {}
         if not self.config.use_contrastive_loss or "video_embeds" not in embeds:
             return fused
         video = embeds["video_embeds"]
         if "audio_embeds" in embeds:
-            of_sounding = self.audio_fusion(embeds["audio_embeds"][has_sound], video[has_sound])
-            fused["video_audio_embeds"] = _scatter_rows(of_sounding, has_sound)
+            of_sounding = self.audio_fusion(embeds["audio_embeds"][sounding], video[sounding])
+            fused["video_audio_embeds"] = put_rows(of_sounding, sounding, len(video))
         if "image_embeds" in embeds:
             fused["video_image_embeds"] = self.image_fusion(embeds["image_embeds"], video)
         return fused
 
-    def _in_similarity_space(self, embeds: dict[str, Tensor], has_sound: Tensor | None) -> dict[str, Tensor]:
+    def _in_similarity_space(self, embeds: dict[str, Tensor], sounding: Tensor | None) -> dict[str, Tensor]:
         """Similarity embeddings of what is there (eq. 8-10).
 
         Rows without sound stay out of the audio's BatchNorm; the video's sees all rows, once for both terms.
@@ -249,31 +282,24 @@ class DualRepModel(DualRepPreTrainedModel):
         if "video_embeds" in embeds:
             projected["video_similarity_embeds"] = self.video_similarity(embeds["video_embeds"])
         if "audio_embeds" in embeds:
-            of_sounding = self.audio_similarity(embeds["audio_embeds"][has_sound])
-            projected["audio_similarity_embeds"] = _scatter_rows(of_sounding, has_sound)
+            audio = embeds["audio_embeds"]
+            of_sounding = self.audio_similarity(audio[sounding])
+            projected["audio_similarity_embeds"] = put_rows(of_sounding, sounding, len(audio))
         if "image_embeds" in embeds:
             projected["image_similarity_embeds"] = self.image_similarity(embeds["image_embeds"])
         return projected
 
-    def _loss_terms(
-        self, embeds: dict[str, Tensor], has_sound: Tensor | None
-    ) -> tuple[dict[str, Tensor], Tensor | None]:
-        """The weighted terms of eq. 13 over the clips of all processes, and how many of these have sound."""
-        rows = gather_rows(embeds if has_sound is None else embeds | {"has_sound": has_sound})
-        terms: dict[str, Tensor] = {}
-        num_audio_clips = None
-        if self.config.use_audio:
-            has_sound = rows.pop("has_sound")
-            num_audio_clips = has_sound.sum()
-            sounding = {name: of_all[has_sound] for name, of_all in rows.items()}
-            terms |= self._terms_with("audio", sounding)
-        if self.config.use_image:
-            terms |= self._terms_with("image", rows)
-        return terms, num_audio_clips
-
-    def _terms_with(self, other: str, rows: dict[str, Tensor]) -> dict[str, Tensor]:
-        fusion = getattr(self, f"{other}_fusion") if self.config.use_contrastive_loss else None
-        return objective_terms(other, rows, self.config, fusion)
+    def _fusion_parts(self, embeds: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What of a fused candidate is its own and what the anchor's, where anchors fuse all candidates."""
+        parts: dict[str, Tensor] = {}
+        if not (self.config.use_contrastive_loss and self.config.fuse_candidates_with_anchor_video):
+            return parts
+        for other in ("audio", "image"):
+            if f"{other}_embeds" in embeds:
+                fusion: ResidualFusion = getattr(self, f"{other}_fusion")
+                of_both = fusion.parts(embeds[f"{other}_embeds"], embeds["video_embeds"])
+                parts[f"{other}_parts"], parts[f"video_parts_with_{other}"] = of_both
+        return parts
 
 
 class DualRepForImageClassification(DualRepPreTrainedModel):
@@ -426,23 +452,6 @@ def _project(
         pooler_output=projection(features.pooler_output),
         hidden_states=features.hidden_states,
     )
-
-
-def _as_row_mask(audio_mask: Tensor | None, input_features: Tensor) -> Tensor:
-    """(batch,) bool on the device of the features, True where a clip has sound."""
-    batch = len(input_features)
-    if audio_mask is None:
-        return torch.ones(batch, dtype=torch.bool, device=input_features.device)
-    if audio_mask.shape != (batch,):
-        raise ValueError(
-            f"audio_mask has shape {tuple(audio_mask.shape)}, but must have one value a clip: ({batch},)."
-        )
-    return audio_mask.to(device=input_features.device, dtype=torch.bool)
-
-
-def _scatter_rows(rows: Tensor, places: Tensor) -> Tensor:
-    """`rows` where `places` is True, zeros elsewhere."""
-    return rows.new_zeros(len(places), rows.shape[1]).index_put((places,), rows)
 
 
 __all__ = [

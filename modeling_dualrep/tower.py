@@ -133,18 +133,16 @@ class CheckpointedLayer(GradientCheckpointingLayer):
 
 @contextmanager
 def batch_norm_statistics_kept(module: nn.Module) -> Iterator[None]:
-    """Within it, BatchNorm layers in training mode leave their running statistics alone."""
+    """After it, the running statistics of BatchNorm layers are as they were before."""
     norms = [layer for layer in module.modules() if isinstance(layer, _BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    batch_counts = [norm.num_batches_tracked.clone() for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
+    statistics = [buffer for norm in norms for buffer in norm.buffers()]
+    before = [buffer.clone() for buffer in statistics]
     try:
         yield
     finally:
-        for norm, momentum, batch_count in zip(norms, momenta, batch_counts, strict=True):
-            norm.momentum = momentum
-            norm.num_batches_tracked.copy_(batch_count)
+        for buffer, value in zip(statistics, before, strict=True):
+            # Past autograd, which keeps them for a backward pass that, in training mode, never reads them.
+            buffer.data.copy_(value)
 
 
 def _in_backward_pass() -> bool:

@@ -12,16 +12,38 @@ from .configuration_dualrep import DualRepVideoConfig
 from .tower import CheckpointedLayer, DualRepTower, build_stages, check_shape, run_stages
 
 
-class TemporalConv3d(nn.Conv3d):
-    """A convolution over time alone; in half precision on a CPU it is computed as one over (time, pixels).
+class SpatialConv3d(nn.Conv3d):
+    """A convolution over height and width alone, or, `factorised`, the same as a 2-D one of every frame."""
 
-    There, as a 3-D convolution over two frames, PyTorch 2.14 gives it gradients made of uninitialised memory.
-    """
+    factorised = False
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """(batch, channels, frames, height, width) to the same with the layer's channels and stride."""
-        half_precision = hidden_states.dtype in (torch.bfloat16, torch.float16)
-        if hidden_states.device.type != "cpu" or not (half_precision or torch.is_autocast_enabled("cpu")):
+        if not self.factorised:
+            return super().forward(hidden_states)
+        batch, _, frames = hidden_states.shape[:3]
+        over_space = conv2d(
+            hidden_states.transpose(1, 2).flatten(0, 1),  # copies nothing of what is channels last
+            self.weight.squeeze(2),
+            self.bias,
+            stride=self.stride[1:],
+            padding=self.padding[1:],
+        )
+        return over_space.unflatten(0, (batch, frames)).transpose(1, 2)
+
+
+class TemporalConv3d(nn.Conv3d):
+    """A convolution over time alone, or, `factorised`, the same as a 2-D one of (time, pixels).
+
+    In half precision on a CPU it is always computed so: there, as a 3-D convolution over two frames, PyTorch
+    2.14 gives it gradients made of uninitialised memory.
+    """
+
+    factorised = False
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """(batch, channels, frames, height, width) to the same with the layer's channels and stride."""
+        if not (self.factorised or _is_half_precision_on_cpu(hidden_states)):
             return super().forward(hidden_states)
         over_time = conv2d(
             hidden_states.flatten(3),
@@ -31,6 +53,11 @@ class TemporalConv3d(nn.Conv3d):
             padding=(self.padding[0], 0),
         )
         return over_time.unflatten(3, hidden_states.shape[3:])
+
+
+def _is_half_precision_on_cpu(hidden_states: Tensor) -> bool:
+    half_precision = hidden_states.dtype in (torch.bfloat16, torch.float16)
+    return hidden_states.device.type == "cpu" and (half_precision or torch.is_autocast_enabled("cpu"))
 
 
 class Conv2Plus1d(nn.Sequential):
@@ -51,7 +78,7 @@ class Conv2Plus1d(nn.Sequential):
         spatial_stride: int = 1,
         temporal_stride: int = 1,
     ) -> None:
-        spatial = nn.Conv3d(
+        spatial = SpatialConv3d(
             in_channels,
             mid_channels,
             kernel_size=(1, spatial_size, spatial_size),
@@ -126,6 +153,9 @@ class DualRepVideoModel(DualRepTower):
         relu = nn.ReLU(inplace=True)
         self.stem = nn.Sequential(OrderedDict(convolution=stem, norm=norm, relu=relu))
         self.stages = build_stages(R2Plus1dBlock, width, config.hidden_sizes, config.depths)
+        for layer in self.modules():
+            if isinstance(layer, SpatialConv3d | TemporalConv3d):
+                layer.factorised = config.convolution == "factorised"
         self.post_init()
 
     @can_return_tuple

@@ -18,11 +18,11 @@ from train.arguments import (
     read_recipe,
 )
 
-FINE_TUNING = ("*_planes.yaml", "*_saliency.yaml")
+NOT_PRETRAINING = ("*_planes.yaml", "*_saliency.yaml", "reproduce.yaml")
 RECIPES = sorted(
     path
     for path in (Path(__file__).parents[1] / "train" / "recipes").glob("*.yaml")
-    if not any(path.match(pattern) for pattern in FINE_TUNING)
+    if not any(path.match(pattern) for pattern in NOT_PRETRAINING)
 )
 MINIMAL = {"output_dir": "out", "dataset": "clips", "max_steps": 3}
 

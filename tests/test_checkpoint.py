@@ -1,20 +1,30 @@
 """Checkpoints: complete or absent, found again, refused when of another run."""
 
+import os
+import resource
+import shutil
+import warnings
+from ast import literal_eval
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate import Accelerator
+from pretrain_processes import CONTEXT, free_port
 
 from modeling_dualrep.configuration_dualrep import DualRepConfig
 from train.checkpoint import (
     CheckpointError,
     Progress,
+    agree_on_checkpoint,
     architecture,
     check_checkpoint,
     describe_run,
     find_checkpoint,
+    find_damage,
     load_checkpoint,
+    remove_leftovers,
     save_checkpoint,
     saved_steps,
 )
@@ -38,7 +48,7 @@ def one_step(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
     optimizer.step()
 
 
-def save(accelerator: Accelerator, checkpoints: Path, step: int, total_limit: int = 3) -> Path:
+def save(accelerator: Accelerator, checkpoints: Path, step: int, total_limit: int = 3) -> Path | None:
     description = describe_run(DualRepConfig(), ORDER)
     return save_checkpoint(accelerator, checkpoints, step, description, total_limit)
 
@@ -92,11 +102,208 @@ def test_a_checkpoint_being_written_is_not_found(tmp_path: Path, monkeypatch: py
     assert find_checkpoint("last", tmp_path) == tmp_path / "6"
 
 
+def test_every_file_is_on_the_disk_before_the_checkpoint_gets_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accelerator, *_ = small_run()
+    events: list[str] = []
+    sync, rename = os.fsync, Path.rename
+
+    def note_sync(descriptor: int) -> None:
+        events.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        sync(descriptor)
+
+    def note_rename(path: Path, target: Path) -> Path:
+        events.append("rename")
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", note_sync)
+    monkeypatch.setattr(Path, "rename", note_rename)
+    folder = save(accelerator, tmp_path, 3)
+    partial, position = tmp_path / ".3.partial", events.index("rename")
+    assert set(events[: position - 1]) == {str(partial / file.name) for file in folder.iterdir()}
+    assert events[position - 1] == str(partial)
+    assert events[position + 1 :] == [str(tmp_path)], "the name itself"
+
+
+def test_what_is_removed_loses_its_name_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    accelerator, *_ = small_run()
+    save(accelerator, tmp_path, 3)
+
+    def die(path: Path, *_: object, **__: object) -> None:
+        if path.exists():
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "rmtree", die)
+    with pytest.raises(KeyboardInterrupt):
+        save(accelerator, tmp_path, 6, total_limit=1)
+    assert saved_steps(tmp_path) == [6]
+
+
+def test_leftovers_of_a_killed_run_are_removed(tmp_path: Path) -> None:
+    accelerator, *_ = small_run()
+    save(accelerator, tmp_path, 3)
+    for name in (".6.partial", ".2.removed.partial"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").touch()
+    (tmp_path / ".last.partial").symlink_to("6")
+    remove_leftovers(tmp_path)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["3", "last"]
+    remove_leftovers(tmp_path / "nowhere")
+
+
+def test_a_run_that_goes_on_from_an_earlier_step_keeps_what_it_writes(tmp_path: Path) -> None:
+    accelerator, *_ = small_run()
+    for step in (100, 20):
+        save(accelerator, tmp_path, step, total_limit=1)
+    assert saved_steps(tmp_path) == [20]
+
+
+LIMITS_BYTES = {"model.safetensors": 100, "optimizer.bin": 1000, "random_states_0.pkl": 9000}
+
+
+@pytest.mark.parametrize("file", LIMITS_BYTES)
+def test_a_file_that_cannot_be_written_leaves_the_earlier_checkpoint(tmp_path: Path, file: str) -> None:
+    """Each of the libraries that write has an error of its own for it."""
+    accelerator, *_ = small_run()
+    first = save(accelerator, tmp_path, 3)
+    limit = LIMITS_BYTES[file]
+    assert (first / file).stat().st_size > limit
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        with pytest.warns(
+            UserWarning, match=r"of step 6 could not be written: .*last one is .*/3\. Make room"
+        ):
+            assert save(accelerator, tmp_path, 6) is None
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["3", "last"]
+    assert find_checkpoint("last", tmp_path) == first
+    assert save(accelerator, tmp_path, 9) == find_checkpoint("last", tmp_path)
+
+
+def test_an_error_of_the_program_is_no_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    accelerator, *_ = small_run()
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr(accelerator, "save_state", fail)
+    with pytest.raises(RuntimeError, match="CUDA"):
+        save(accelerator, tmp_path, 3)
+
+
+def test_the_first_checkpoint_may_fail_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    accelerator, *_ = small_run()
+    monkeypatch.setattr(Path, "mkdir", lambda *_, **__: (_ for _ in ()).throw(OSError("no room")))
+    with pytest.warns(UserWarning, match="no room. The run goes on; there is none yet"):
+        assert save(accelerator, tmp_path, 3) is None
+
+
+def truncate(folder: Path) -> str:
+    os.truncate(folder / "optimizer.bin", 100)
+    return "its optimizer.bin holds 100 bytes in place of"
+
+
+def flip_a_bit(folder: Path) -> str:
+    content = bytearray((folder / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(content)
+    return "its model.safetensors is not what was written"
+
+
+def remove_a_file(folder: Path) -> str:
+    (folder / "random_states_0.pkl").unlink()
+    return "its random_states_0.pkl is missing"
+
+
+def truncate_the_description(folder: Path) -> str:
+    os.truncate(folder / "checkpoint.json", 50)
+    return "its checkpoint.json is missing or cannot be read"
+
+
+@pytest.mark.parametrize("damage", [truncate, flip_a_bit, remove_a_file, truncate_the_description])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(
+    tmp_path: Path, damage: Callable[[Path], str]
+) -> None:
+    accelerator, *_ = small_run()
+    for step in (3, 6, 9):
+        save(accelerator, tmp_path, step)
+    assert [find_damage(tmp_path / str(step)) for step in (3, 6, 9)] == [None] * 3
+    what = damage(tmp_path / "9")
+    with pytest.raises(CheckpointError, match=f"{tmp_path}/9 is damaged: {what}"):
+        find_checkpoint(str(tmp_path / "9"), tmp_path)
+    with pytest.warns(UserWarning, match=rf"/9 is damaged: {what}.*Resuming from {tmp_path}/6"):
+        assert find_checkpoint("last", tmp_path) == tmp_path / "6"
+    damage(tmp_path / "6")
+    with pytest.warns(UserWarning, match=r"/9 is damaged.*/6 is damaged.*Resuming from .*/3"):
+        assert find_checkpoint("last_or_new", tmp_path) == tmp_path / "3"
+    damage(tmp_path / "3")
+    for word in ("last", "last_or_new"):
+        with pytest.raises(CheckpointError, match="There is no other to resume from"):
+            find_checkpoint(word, tmp_path)
+
+
+def test_a_pointer_to_nothing_gives_way_to_the_newest_before_it(tmp_path: Path) -> None:
+    accelerator, *_ = small_run()
+    for step in (3, 6):
+        save(accelerator, tmp_path, step)
+    shutil.rmtree(tmp_path / "6")
+    assert find_checkpoint("last", tmp_path) == tmp_path / "3"
+    (tmp_path / "last").unlink()
+    assert find_checkpoint("last", tmp_path) == tmp_path / "3"
+
+
 def test_nothing_to_resume_from_is_said(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"no checkpoint in .*start anew"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint in .*start anew, or give last_or_new"):
         find_checkpoint("last", tmp_path / "checkpoints")
+    assert find_checkpoint("last_or_new", tmp_path / "checkpoints") is None
     with pytest.raises(CheckpointError, match="is no checkpoint"):
         find_checkpoint(str(tmp_path), tmp_path)
+
+
+def work_of_one_process(rank: int, port: int, folder: Path) -> None:
+    """What two processes find where the second cannot write, and where the newest checkpoint is damaged."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    accelerator, *_ = small_run()
+    checkpoints = folder / "checkpoints"
+    found = {"first": save(accelerator, checkpoints, 3), "second": save(accelerator, checkpoints, 6)}
+    save_state = accelerator.save_state
+    if rank == 1:
+        accelerator.save_state = lambda path: (_ for _ in ()).throw(OSError("no room at rank 1"))
+    with warnings.catch_warnings(record=True) as given:
+        found["third"] = save(accelerator, checkpoints, 9)
+    accelerator.save_state = save_state
+    found["warnings"] = [str(warning.message) for warning in given]
+    if rank == 0:
+        truncate(checkpoints / "6")
+    found["resumed"] = agree_on_checkpoint(accelerator, "last", checkpoints)
+    try:
+        agree_on_checkpoint(accelerator, "last", folder)
+    except CheckpointError as error:
+        found["refusal"] = str(error)
+    (folder / f"{rank}.txt").write_text(repr({name: str(value) for name, value in found.items()}))
+
+
+def test_all_processes_decide_alike(tmp_path: Path) -> None:
+    port = free_port()
+    processes = [
+        CONTEXT.Process(target=work_of_one_process, args=(rank, port, tmp_path)) for rank in range(2)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    first, second = (literal_eval((tmp_path / f"{rank}.txt").read_text()) for rank in range(2))
+    assert "step 9 could not be written: no room at rank 1" in first.pop("warnings")
+    assert second.pop("warnings") == "[]", "said once"
+    assert first == second
+    assert first["third"] == "None" and first["resumed"] == str(tmp_path / "checkpoints" / "3")
+    assert "There is no checkpoint" in first["refusal"]
+    assert not list((tmp_path / "checkpoints").glob(".*")), "nothing half written is left"
 
 
 def test_a_path_is_taken_as_it_is(tmp_path: Path) -> None:

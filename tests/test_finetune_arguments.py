@@ -55,6 +55,7 @@ def test_flags_alone_are_enough_and_written_out_they_are_the_same_run(tmp_path: 
         (["--split_method", "kfold"], "split_method is 'kfold'"),
         (["--dataset_config", "gaze"], "dataset_config is 'gaze', but must be one of planes, plane_clips"),
         (["--train_share", "1"], "train_share is 1.0, but must be above 0 and below 1"),
+        (["--label_share", "0"], "label_share is 0.0, but must be above 0 and at most 1"),
         (["--num_splits", "0"], "num_splits is 0, but must be at least 1"),
         (["--mixed_precision", "fp16"], "mixed_precision is 'fp16', but must be no or bf16"),
         (["--frame_memory", "disk"], "frame_memory is 'disk'"),

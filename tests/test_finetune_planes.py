@@ -254,6 +254,19 @@ def test_balance_is_by_sampling_by_the_loss_or_not_at_all(tmp_path: Path) -> Non
     assert not any(are_same(weights[one], weights[other]) for one, other in ((0, 1), (0, 2), (1, 2)))
 
 
+def test_a_share_of_the_labels_trains_on_fewer_frames_and_tests_on_all(
+    frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    told = {"num_splits": 1, "max_steps": 3, "per_device_train_batch_size": 3}
+    folders = [run(frames, tmp_path / str(share), label_share=share, **told) for share in (1.0, 0.1)]
+    assert [len(predictions(folder)[0].labels) for folder in folders] == [18, 18]
+    assert not are_same(*(load_file(folder / "model.safetensors") for folder in folders))
+    # A tenth of twelve frames a class is one frame, so a batch of four is too large.
+    told |= {"per_device_train_batch_size": 4, "label_share": 0.1}
+    assert main(flags(recipe(frames, tmp_path / "out", **told))) == 2
+    assert "has 3 training frames, fewer than the 4 of one step" in capsys.readouterr().err
+
+
 def test_a_kept_file_of_splits_is_used_again(frames: Path, learnt: Path, tmp_path: Path) -> None:
     kept = learnt / "splits.json"
     folder = run(frames, tmp_path / "out", max_steps=1, seed=5, split_file=str(kept))

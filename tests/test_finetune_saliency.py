@@ -22,7 +22,7 @@ from modeling_dualrep import DualRepConfig, DualRepImageProcessor, DualRepModel
 from train.arguments import build, merge, read_recipe
 from train.finetune_arguments import FinetuneSaliencyArguments
 from train.finetune_saliency import SaliencyTask, finetune_saliency, main, run_split
-from train.fixation_maps import GaussianArguments, density_map
+from train.fixation_maps import GaussianArguments, center_prior, density_map
 from train.frame_sets import FrameSet
 from train.metrics.saliency.saliency import kl_divergence
 from train.metrics_file import read_metrics
@@ -232,6 +232,33 @@ def test_a_split_learns_from_its_training_scans_alone(monkeypatch: pytest.Monkey
     assert sorted(trained_on) == [row for row in range(12) if scans[row] in split.train]
     assert result.test_rows.tolist() == [row for row in range(12) if scans[row] in split.test]
     assert result.prior_scores.means()["nss"] < 0
+
+
+def test_a_share_of_the_labels_is_all_that_a_split_learns_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The centre prior too: it is fitted on the frames that the model is trained on."""
+    frames = np.zeros((40, SIZE, SIZE, 3), dtype=np.uint8)
+    scans = [f"scan{row % 4}" for row in range(40)]
+    fixations = [np.array([[row / 40, row / 40]]) for row in range(40)]
+    frame_set = FrameSet(frames, scans, scans, np.arange(40.0), ["train"] * 40, fixations=fixations)
+    fields = {"output_dir": "out", "dataset": "set", "model": "random", "model_config": MODEL, "max_steps": 1}
+    arguments = build(FinetuneSaliencyArguments, fields | {"label_share": 0.2}, "test")
+    processor = DualRepImageProcessor(size={"height": SIZE, "width": SIZE})
+    split = ScanSplit(train=("scan0", "scan1"), test=("scan2", "scan3"))
+    trained_on, fitted_on = [], []
+
+    def finetune(model, arguments, dataset, seed, title, order):
+        trained_on.extend(row for _, row in order)
+        return model.eval()
+
+    def fit(fixations, height, width, gaussian):
+        fitted_on.extend(float(places[0, 0]) * 40 for places in fixations)
+        return center_prior(fixations, height, width, gaussian)
+
+    monkeypatch.setattr("train.finetune_saliency.finetune", finetune)
+    monkeypatch.setattr("train.finetune_saliency.center_prior", fit)
+    result = run_split(SaliencyTask(arguments, frame_set, [split], processor), 1, "random", "test")
+    assert len(trained_on) == 4 and sorted(trained_on) == pytest.approx(sorted(fitted_on))
+    assert len(result.test_rows) == 20
 
 
 @pytest.mark.parametrize(

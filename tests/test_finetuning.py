@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 from frame_set_helpers import FRAME_SIZE, TINY_CONFIG, frame_rows, frame_set, write_set
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.utils.data import Dataset
 
 from modeling_dualrep import DualRepConfig, DualRepForImageClassification
@@ -14,6 +16,7 @@ from train.finetuning import (
     FinetuningTrainer,
     choose_splits,
     decoded_frames,
+    draw_label_share,
     finetune,
     seed_of_split,
     training_arguments,
@@ -153,6 +156,28 @@ def test_splits_are_those_that_the_run_asks_for(tmp_path: Path) -> None:
         choose_splits(kept, frame_set([0, 1], ["s1", "x"]))
     with pytest.raises(ScanSplitError, match="Patient p has scans on both sides"):
         choose_splits(kept, frame_set([0] * 9, scans, patients=["p"] * 9))
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.floats(0.01, 1), st.integers(0, 2**32 - 1))
+def test_a_share_of_the_labels_is_drawn_of_each_class_alike(
+    classes: list[int], share: float, seed: int
+) -> None:
+    labels, rows = np.array(classes), 3 * np.arange(len(classes)) + 1
+    kept = draw_label_share(rows, share, seed, labels)
+    assert list(kept) == sorted(set(kept)) and set(kept) <= set(rows)
+    for label in set(classes):
+        of_class = rows[labels == label]
+        assert np.isin(kept, of_class).sum() == max(1, round(share * len(of_class)))
+    assert np.array_equal(kept, draw_label_share(rows, share, seed, labels))
+
+
+def test_without_classes_the_share_is_of_all_and_another_seed_draws_others() -> None:
+    rows = np.arange(1000)
+    assert draw_label_share(rows, 1.0, 0) is rows
+    few, others = (draw_label_share(rows, 0.05, seed) for seed in (0, 1))
+    assert len(few) == len(others) == 50 and not np.array_equal(few, others)
+    assert 300 < few.mean() < 700, "from all over the set"
+    assert len(draw_label_share(rows[:10], 0.01, 0)) == 1
 
 
 @pytest.mark.parametrize("frame_memory", ["memory", "memory_map"])

@@ -20,7 +20,7 @@ from datasets_scripts.schema import (
     planes_features,
 )
 from modeling_dualrep import DualRepImageProcessor, DualRepVideoProcessor
-from train.frame_sets import FrameSetError, read_frames
+from train.frame_sets import FrameSetError, patients_of_scans, read_frames
 
 
 def jpeg(pixels: np.ndarray) -> dict:
@@ -113,10 +113,20 @@ def test_patients_come_from_the_set_s_own_splits(tmp_path: Path) -> None:
     rows = {"train": frame_rows(2), "validation": frame_rows(1, first_scan=2)}
     read = read_frames(str(write_set(tmp_path / "set", rows, patients=patients)), "planes", 8)
     assert read.patients_of_scans == {"scan00": "p1", "scan01": "p1", "scan02": "p2"}
+    assert patients_of_scans(str(tmp_path / "set"), "planes") == read.patients_of_scans
     del patients["validation"]["p2"]
     folder = str(write_set(tmp_path / "other", rows, patients=patients))
     with pytest.raises(FrameSetError, match="does not know 1 scans of the set, scan02 among them"):
         read_frames(folder, "planes", 8)
+    with pytest.raises(FrameSetError, match="does not know 1 scans of the set, scan02 among them"):
+        patients_of_scans(folder, "planes")
+
+
+def test_without_splits_of_its_own_every_scan_of_a_set_is_a_patient(tmp_path: Path) -> None:
+    folder = str(write_set(tmp_path / "set", {"train": frame_rows(2)}))
+    assert patients_of_scans(folder, "planes") == {"scan00": "scan00", "scan01": "scan01"}
+    with pytest.raises(FrameSetError, match="'gaze'"):
+        patients_of_scans(folder, "gaze")
 
 
 def test_rows_of_scans_leave_out_what_has_no_label() -> None:

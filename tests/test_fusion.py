@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from modeling_dualrep.fusion import ResidualFusion, SimilarityHead
-from modeling_dualrep.losses import anchored_similarities, contrastive_loss_of_similarities
+from modeling_dualrep.losses import anchored_similarities
 
 EXACT = {"rtol": 1e-6, "atol": 1e-6}
 DIM = 4
@@ -57,11 +57,13 @@ def test_candidates_fused_with_the_anchors_video_are_explicit_pairs(
         candidates = [fuse_by_hand(fusion, other[j], video[k]) for j in range(batch)]
         rows.append(torch.cosine_similarity(video[k][None], torch.stack(candidates)))
     explicit = torch.stack(rows)
-    similarities = anchored_similarities(video, *fusion.parts(other, video))
+    other_parts, video_parts = fusion.parts(other, video)
+    similarities = anchored_similarities(video, video_parts, other_parts)
     torch.testing.assert_close(similarities, explicit, **EXACT)
     tensors = (other, video, *fusion.parameters())
-    ours = torch.autograd.grad(contrastive_loss_of_similarities(similarities, 0.1), tensors)
-    theirs = torch.autograd.grad(contrastive_loss_of_similarities(explicit, 0.1), tensors)
+    weights = torch.linspace(-1, 2, batch**2, dtype=torch.float64).view(batch, batch)
+    ours = torch.autograd.grad((similarities * weights).sum(), tensors)
+    theirs = torch.autograd.grad((explicit * weights).sum(), tensors)
     for gradient, expected in zip(ours, theirs, strict=True):
         torch.testing.assert_close(gradient, expected, **EXACT)
 

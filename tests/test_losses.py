@@ -1,17 +1,22 @@
 """The losses against float64 loops written from the paper, and what they must never do."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from modeling_dualrep.losses import (
+    Negatives,
+    anchored_contrastive_share,
     anchored_similarities,
     contrastive_loss,
-    contrastive_loss_of_similarities,
-    cosine_similarities,
+    contrastive_share,
+    ranking_share,
     triplet_ranking_loss,
 )
 
@@ -27,25 +32,26 @@ def cosine(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return (a * b).sum() / (a.square().sum().sqrt() * b.square().sum().sqrt())
 
 
-def contrastive_by_loops(anchors, candidates, temperature):
+def contrastive_by_loops(anchors, candidates, temperature, groups=None):
     """Equation 3: -log of exp(positive) over the sum of exp(negatives); the positive is not among these."""
-    total = 0
+    groups, total = groups or range(len(anchors)), 0
     for i in range(len(anchors)):
         positive = torch.exp(cosine(anchors[i], candidates[i]) / temperature)
         negatives = 0
         for j in range(len(candidates)):
-            if j != i:
+            if groups[j] != groups[i]:
                 negatives = negatives + torch.exp(cosine(anchors[i], candidates[j]) / temperature)
         total = total - torch.log(positive / negatives)
     return total / len(anchors)
 
 
-def ranking_by_loops(video, other, margin, negatives):
+def ranking_by_loops(video, other, margin, negatives, groups=None):
     """Equation 12, for each direction: the hinge of the hardest negative, or the mean of all hinges."""
     batch, total = len(video), 0
+    groups = groups or range(batch)
     for i in range(batch):
         positive = cosine(video[i], other[i])
-        others = [j for j in range(batch) if j != i]
+        others = [j for j in range(batch) if groups[j] != groups[i]]
         for similarities in (
             [cosine(video[i], other[j]) for j in others],
             [cosine(video[j], other[i]) for j in others],
@@ -156,13 +162,14 @@ def test_negatives_get_gradient(loss) -> None:
         lambda other: loss(anchors.detach(), other), candidates.detach()
     )
     assert (similarity_gradients.norm(dim=1) > 1e-3).all()
-    # With the positives held fixed, what is left comes through the negatives.
-    only_negatives = candidates.detach().clone().requires_grad_()
-    similarities = cosine_similarities(anchors.detach(), only_negatives)
-    is_positive = torch.eye(4, dtype=torch.bool)
-    fixed = torch.where(is_positive, similarities.detach(), similarities)
-    contrastive_loss_of_similarities(fixed).backward()
-    assert (only_negatives.grad.norm(dim=1) > 1e-4).all()
+    # Of anchor 0 alone, all but candidate 0 are negatives alone.
+    of_anchor = torch.autograd.functional.jacobian(
+        lambda other: contrastive_share(
+            anchors[:1].detach(), other, Negatives.of_batch(4, other.device), temperature=1.0
+        ),
+        candidates.detach(),
+    )
+    assert (of_anchor.norm(dim=1) > 1e-4).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -190,7 +197,7 @@ def test_autocast_does_not_lower_the_precision(dtype: torch.dtype) -> None:
         return (
             contrastive_loss(video, other, 0.01),
             triplet_ranking_loss(video, other),
-            contrastive_loss_of_similarities(anchored_similarities(video, *parts), 0.01),
+            anchored_contrastive_share(video, *parts, Negatives.of_batch(6, video.device), 0.01),
         )
 
     with torch.autocast("cpu", dtype=dtype):
@@ -232,10 +239,153 @@ def test_an_unknown_word_for_the_negatives_is_refused() -> None:
         triplet_ranking_loss(rows(3), rows(3), negatives="hard")
 
 
+def test_groups_of_another_size_than_the_batch_are_refused() -> None:
+    for loss in (contrastive_loss, triplet_ranking_loss):
+        with pytest.raises(ValueError, match=r"clip_groups has shape \(2,\).*one value a clip: \(3,\)"):
+            loss(rows(3), rows(3), clip_groups=torch.zeros(2, dtype=torch.int64))
+
+
+GROUPS = [7, 3, 7, -5, 3, 9]
+
+
+@pytest.mark.parametrize("negatives", ["hardest", "mean"])
+def test_near_duplicates_are_no_negatives_of_each_other(negatives: str) -> None:
+    video, other, groups = rows(6), rows(6, seed=1), torch.tensor(GROUPS)
+    assert_same_value_and_gradient(
+        contrastive_loss(video, other, clip_groups=groups),
+        contrastive_by_loops(video, other, 0.1, GROUPS),
+        (video, other),
+    )
+    assert_same_value_and_gradient(
+        triplet_ranking_loss(video, other, 1.0, negatives, groups),
+        ranking_by_loops(video, other, 1.0, negatives, GROUPS),
+        (video, other),
+    )
+    assert abs(contrastive_loss(video, other, clip_groups=groups) - contrastive_loss(video, other)) > 1e-2
+
+
+@pytest.mark.parametrize("negatives", ["hardest", "mean"])
+def test_in_one_group_there_is_nothing_to_learn(negatives: str) -> None:
+    video, other, groups = rows(3), rows(3, seed=1), torch.full((3,), 4)
+    losses = (
+        contrastive_loss(video, other, clip_groups=groups),
+        triplet_ranking_loss(video, other, 2.0, negatives, groups),
+    )
+    assert [loss.item() for loss in losses] == [0, 0]
+    gradients = torch.autograd.grad(sum(losses), (video, other))
+    assert all((gradient == 0).all() for gradient in gradients)
+
+
+def shares_of(anchors: slice, tensors: tuple[torch.Tensor, ...], pairs: Negatives) -> list[torch.Tensor]:
+    """What some rows of a batch add to every loss there is."""
+    video, other, parts = tensors
+    return [
+        contrastive_share(video[anchors], other, pairs, 0.1),
+        anchored_contrastive_share(video[anchors], parts[anchors], other, pairs, 0.1),
+        ranking_share(video[anchors], other, pairs, 1.0, "hardest"),
+        ranking_share(other[anchors], video, pairs, 1.0, "mean"),
+    ]
+
+
+def assert_same_gradients(losses, references, tensors) -> None:
+    for loss, reference in zip(losses, references, strict=True):
+        torch.testing.assert_close(loss, reference)
+        gradients = [
+            torch.autograd.grad(value, tensors, retain_graph=True, materialize_grads=True)
+            for value in (loss, reference)
+        ]
+        torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("takes_part", [[True] * 7, [True, False, True, True, False, False, True]])
+def test_the_shares_of_all_anchors_add_up_to_the_loss(takes_part: list[bool]) -> None:
+    """However the anchors are spread; one process may have none that takes part."""
+    tensors = rows(7), rows(7, seed=1), rows(7, seed=2)
+    whole = Negatives.of_batch(7, torch.device("cpu"), torch.tensor([0, 1, 2, 0, 4, 5, 6]))
+    whole = replace(whole, takes_part=torch.tensor(takes_part))
+    expected = shares_of(slice(0, 7), tensors, whole)
+    parts = [
+        shares_of(slice(start, stop), tensors, replace(whole, first_anchor=start))
+        for start, stop in ((0, 3), (3, 4), (4, 6), (6, 7))
+    ]
+    assert_same_gradients([sum(shares) for shares in zip(*parts, strict=True)], expected, tensors)
+
+
+def test_rows_that_take_no_part_are_as_left_out() -> None:
+    tensors = rows(7), rows(7, seed=1), rows(7, seed=2)
+    takes_part = torch.tensor([True, False, True, True, False, False, True])
+    masked = replace(Negatives.of_batch(7, takes_part.device), takes_part=takes_part)
+    left = Negatives.of_batch(4, takes_part.device)
+    without = shares_of(slice(0, 4), tuple(tensor[takes_part] for tensor in tensors), left)
+    assert_same_gradients(shares_of(slice(0, 7), tensors, masked), without, tensors)
+
+
+@pytest.mark.parametrize("takes_part", [[False] * 4, [False, True, False, False]])
+def test_fewer_than_two_rows_that_take_part_add_nothing(takes_part: list[bool]) -> None:
+    tensors = rows(4), rows(4, seed=1), rows(4, seed=2)
+    pairs = replace(Negatives.of_batch(4, torch.device("cpu")), takes_part=torch.tensor(takes_part))
+    for loss in shares_of(slice(0, 4), tensors, pairs):
+        assert loss == 0
+        gradients = torch.autograd.grad(loss, tensors, materialize_grads=True)
+        assert all((gradient == 0).all() for gradient in gradients)
+
+
+def test_a_large_batch_is_computed_in_blocks_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    tensors = rows(7), rows(7, seed=1), rows(7, seed=2)
+    pairs = Negatives.of_batch(7, torch.device("cpu"), torch.tensor([0, 1, 2, 0, 4, 5, 6]))
+    at_once = shares_of(slice(0, 7), tensors, pairs)
+    monkeypatch.setattr("modeling_dualrep.losses.ROWS_AT_A_TIME", 3)
+    assert_same_gradients(shares_of(slice(0, 7), tensors, pairs), at_once, tensors)
+
+
+class LargestTensor(TorchDispatchMode):
+    """Counts the elements of the largest tensor that any operation makes, the backward pass included."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor):
+                self.elements = max(self.elements, tensor.numel())
+        return result
+
+
+def memory_of(batch: int, anchors: int | None = None) -> tuple[int, int]:
+    """Of all losses: elements of the largest tensor, and of all that the backward pass needs kept."""
+    tensors = rows(batch), rows(batch, seed=1), rows(batch, seed=2)
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes() // tensor.element_size()
+        return tensor
+
+    with LargestTensor() as largest, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        losses = shares_of(slice(0, anchors), tensors, Negatives.of_batch(batch, torch.device("cpu")))
+        sum(losses).backward()
+    return largest.elements, sum(kept.values())
+
+
+def test_memory_grows_linearly_with_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one process with all rows, and of one with a fixed part of them; not so without the blocks."""
+    batch, block = 128, 16
+    for anchors in (batch, None):
+        largest, _ = memory_of(batch, anchors)
+        assert largest == batch**2
+    monkeypatch.setattr("modeling_dualrep.losses.ROWS_AT_A_TIME", block)
+    whole, twice = memory_of(batch), memory_of(2 * batch)
+    assert whole[0] == block * batch and twice[0] == 2 * block * batch
+    assert twice[1] <= 2 * whole[1] < batch**2
+    part, of_twice = memory_of(batch, block), memory_of(2 * batch, block)
+    assert part[0] == block * batch and of_twice[0] == 2 * block * batch
+    assert of_twice[1] < 2.1 * part[1]
+
+
 @pytest.mark.parametrize("batch", [2, 6])
 def test_anchored_similarities_are_those_of_explicit_pairs(batch: int) -> None:
-    video, other_parts, video_parts = rows(batch), rows(batch, seed=1), rows(batch, seed=2)
-    tensors = (video, other_parts, video_parts)
+    video, video_parts, other_parts = rows(batch), rows(batch, seed=1), rows(batch, seed=2)
+    tensors = (video, video_parts, other_parts)
     explicit = torch.stack(
         [
             torch.stack([cosine(video[k], other_parts[j] + video_parts[k]) for j in range(batch)])
@@ -244,15 +394,17 @@ def test_anchored_similarities_are_those_of_explicit_pairs(batch: int) -> None:
     )
     similarities = anchored_similarities(*tensors)
     torch.testing.assert_close(similarities, explicit, **EXACT)
-    assert_same_value_and_gradient(
-        contrastive_loss_of_similarities(similarities), contrastive_loss_of_similarities(explicit), tensors
-    )
+    negatives = Negatives.of_batch(batch, video.device)
+    ours = anchored_contrastive_share(*tensors, negatives, 0.3)
+    off_diagonal = explicit.masked_fill(torch.eye(batch, dtype=torch.bool), -torch.inf)
+    by_pairs = ((off_diagonal / 0.3).logsumexp(dim=1) - explicit.diagonal() / 0.3).mean()
+    assert_same_value_and_gradient(ours, by_pairs, tensors)
 
 
 def test_anchored_similarities_survive_a_fused_embedding_of_zero() -> None:
     video = rows(16, 33, dtype=torch.float32)
     parts = rows(16, 33, seed=1, dtype=torch.float32)
-    similarities = anchored_similarities(video, parts, -parts)
+    similarities = anchored_similarities(video, -parts, parts)
     gradients = torch.autograd.grad(similarities.sum(), (video, parts))
     assert similarities.isfinite().all() and (similarities.abs() < 1.01).all()
     assert all(gradient.isfinite().all() for gradient in gradients)
@@ -261,8 +413,8 @@ def test_anchored_similarities_survive_a_fused_embedding_of_zero() -> None:
 
 
 def test_anchored_similarities_hold_for_tiny_embeddings() -> None:
-    video, other_parts, video_parts = (rows(3, seed=seed, dtype=torch.float32) for seed in range(3))
+    video, video_parts, other_parts = (rows(3, seed=seed, dtype=torch.float32) for seed in range(3))
     torch.testing.assert_close(
-        anchored_similarities(video, other_parts * 1e-6, video_parts * 1e-6),
-        anchored_similarities(video, other_parts, video_parts),
+        anchored_similarities(video, video_parts * 1e-6, other_parts * 1e-6),
+        anchored_similarities(video, video_parts, other_parts),
     )

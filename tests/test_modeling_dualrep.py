@@ -10,9 +10,9 @@ from modeling_dualrep import (
     DualRepModel,
 )
 from modeling_dualrep.losses import (
-    anchored_similarities,
+    Negatives,
+    anchored_contrastive_share,
     contrastive_loss,
-    contrastive_loss_of_similarities,
     triplet_ranking_loss,
 )
 from modeling_dualrep.saliency import saliency_loss
@@ -77,11 +77,12 @@ def test_candidates_can_be_fused_with_the_anchors_video() -> None:
     )
     for other in ("audio", "image"):
         embeds, fusion = output[f"{other}_embeds"], getattr(anchored, f"{other}_fusion")
-        similarities = anchored_similarities(output.video_embeds, *fusion.parts(embeds, output.video_embeds))
+        video = output.video_embeds
+        other_parts, video_parts = fusion.parts(embeds, video)
+        negatives = Negatives.of_batch(5, video.device)
+        expected = 0.5 * anchored_contrastive_share(video, video_parts, other_parts, negatives, 0.3)
         name = f"fused_video_{other}_contrastive"
-        torch.testing.assert_close(
-            output.loss_terms[name], 0.5 * contrastive_loss_of_similarities(similarities, 0.3)
-        )
+        torch.testing.assert_close(output.loss_terms[name], expected)
         assert abs(output.loss_terms[name] - paper.loss_terms[name]) > 1e-3
         for same in (f"video_{other}_contrastive", f"video_{other}_similarity"):
             assert torch.equal(output.loss_terms[same], paper.loss_terms[same])
@@ -126,6 +127,32 @@ def test_ablations_leave_their_terms_and_weights_out(fields: dict, terms: list, 
     output.loss.backward()
     assert all(gradient is not None for gradient in saved_gradients(model).values())
     assert (output.num_audio_clips is None) == ("use_audio" in fields)
+
+
+@pytest.mark.parametrize("fields", [{}, {"fuse_candidates_with_anchor_video": True, "negatives": "mean"}])
+def test_near_duplicates_are_no_negatives_in_any_term(fields: dict) -> None:
+    """And where every clip is a group of its own, whatever its number, nothing changes."""
+    model, batch = tiny_model(margin=2.0, **fields), tiny_batch(4)
+    groups = torch.tensor([0, 1, 1, 0])
+    grouped, plain = (
+        model(**batch, return_loss=True, **options).loss_terms for options in ({"clip_groups": groups}, {})
+    )
+    assert list(grouped) == AUDIO_TERMS + IMAGE_TERMS
+    assert all(abs(grouped[name] - plain[name]) > 1e-5 for name in plain)
+    own = torch.tensor([3, 8, -2, 5])
+    torch.testing.assert_close(model(**batch, return_loss=True, clip_groups=own).loss_terms, plain)
+
+
+def test_without_two_groups_there_is_nothing_to_learn() -> None:
+    """Not even where clips of another group are there, but have no sound: then the audio terms are zero."""
+    model, batch = tiny_model(training=True), tiny_batch(4, mask=[True, True, True, False])
+    output = model(**batch, return_loss=True, clip_groups=torch.tensor([1, 1, 1, 2]))
+    assert [output.loss_terms[term].item() for term in AUDIO_TERMS] == [0, 0, 0]
+    assert all(output.loss_terms[term] != 0 for term in IMAGE_TERMS)
+    output.loss.backward()
+    assert all(gradient.isfinite().all() for gradient in saved_gradients(model).values())
+    output = model(**batch, return_loss=True, clip_groups=torch.tensor([1, 1, 1, 1]))
+    assert output.loss == 0
 
 
 def test_one_loss_alone_is_taken_whole() -> None:

@@ -100,3 +100,47 @@ def test_in_bfloat16_the_gradients_over_two_frames_are_those_of_float32():
     expected = gradient(half_precision=False).clone()
     for _ in range(10):
         torch.testing.assert_close(gradient(half_precision=True), expected, rtol=0.1, atol=1e-3)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last_3d])
+@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+def test_factorised_convolutions_give_the_same_values_and_gradients(memory_format, training):
+    torch.manual_seed(0)
+    reference = draw_batch_norms(DualRepVideoModel(TINY)).double().train(training)
+    config = DualRepVideoConfig(**{**TINY.to_diff_dict(), "convolution": "factorised"})
+    factorised = DualRepVideoModel(config).double().train(training)
+    factorised.load_state_dict(reference.state_dict())
+    for tower in (reference, factorised):
+        tower.to(memory_format=memory_format)
+    clip = torch.randn(2, 5, 3, 18, 22, dtype=torch.float64)
+    outputs = [tower(clip).last_hidden_state for tower in (reference, factorised)]
+    torch.testing.assert_close(outputs[1], outputs[0])
+    for output in outputs:
+        output.square().sum().backward()
+    gradients = [{name: w.grad for name, w in tower.named_parameters()} for tower in (reference, factorised)]
+    assert_same_tensors(gradients[1], gradients[0])
+    assert_same_tensors(factorised.state_dict(), reference.state_dict())
+
+
+def test_factorised_only_the_shortcuts_are_three_dimensional(monkeypatch):
+    kernels = []
+    forward = torch.nn.Conv3d.forward
+
+    def count(layer, hidden_states):
+        kernels.append(layer.kernel_size)
+        return forward(layer, hidden_states)
+
+    monkeypatch.setattr(torch.nn.Conv3d, "forward", count)
+    for convolution, expected in (
+        ("3d", {(1, 7, 7), (1, 3, 3), (3, 1, 1), (1, 1, 1)}),
+        ("factorised", {(1, 1, 1)}),
+    ):
+        kernels.clear()
+        tower = DualRepVideoModel(DualRepVideoConfig(**{**TINY.to_diff_dict(), "convolution": convolution}))
+        tower(torch.randn(1, 4, 3, 16, 16))
+        assert set(kernels) == expected
+
+
+def test_another_kind_of_convolution_is_refused():
+    with pytest.raises(ValueError, match=r"convolution is '2d', but must be '3d' or 'factorised'"):
+        DualRepVideoConfig(convolution="2d")

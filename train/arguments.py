@@ -126,8 +126,14 @@ class PretrainArguments:
         max_grad_norm: the gradient is scaled down to this norm where it is longer.
         mean_negatives_steps: first steps in which the similarity losses take the mean over all negatives,
             before those that model.negatives names.
-        mixed_precision: no or bf16; where it is left out, accelerate's own configuration decides.
+        mixed_precision: no (float32) or bf16; where it is left out, what accelerate was configured to, and
+            else bf16 where the hardware computes it quickly. The saved weights are float32 in any case.
+        compile_towers: compile each tower with torch.compile; it takes minutes at first, and pays on GPUs.
         gradient_checkpointing: recompute activations in the backward pass to save memory.
+        gradient_cache_clips: clips that go through the towers at a time, twice, so that a batch may be far
+            larger than memory; the gradient stays that of the whole batch. In training each such part is
+            normalised by its own BatchNorm statistics. Left out: all clips at once.
+        sync_batch_norm: BatchNorm of the video and the frame over the clips of all processes; needs GPUs.
         dataloader_num_workers: processes that decode clips; 0 decodes in the training process.
         shuffle_buffer_clips: clips from which the next one is drawn, on top of shuffled shards.
         keep_clips_in_memory: every worker keeps the clips that it has decoded; for small sets.
@@ -136,11 +142,16 @@ class PretrainArguments:
             sound.
         evaluation_steps: evaluate on held-out scans every so many steps; left out: only at the end.
         evaluation_clips: clips in the gallery that retrieval searches.
-        checkpointing_steps: write a checkpoint every so many steps; left out: none.
+        checkpointing_steps: write a checkpoint every so many steps; left out: none, but at SIGTERM.
         checkpoints_total_limit: older checkpoints are removed beyond this number.
-        resume_from_checkpoint: `last` or the path of a checkpoint folder.
+        resume_from_checkpoint: `last`, `last_or_new` (start anew where no checkpoint was written yet: for
+            jobs that a cluster puts back into its queue), or the path of a checkpoint folder.
+        bad_steps_limit: a step whose loss or gradient is no number is skipped; so many in a row end the run,
+            at the next log line.
         logging_steps: steps between two log lines.
         report_to: tracker of accelerate's: tensorboard, wandb, ..., or none.
+        expected_processes: processes that are meant to train together, on all machines; the run refuses
+            another number. Left out: any.
     """
 
     output_dir: str
@@ -166,7 +177,10 @@ class PretrainArguments:
     max_grad_norm: float | None = None
     mean_negatives_steps: int = 0
     mixed_precision: str | None = None
+    compile_towers: bool = False
     gradient_checkpointing: bool = False
+    gradient_cache_clips: int | None = None
+    sync_batch_norm: bool = False
     dataloader_num_workers: int = 0
     shuffle_buffer_clips: int = 1000
     keep_clips_in_memory: bool = False
@@ -177,8 +191,10 @@ class PretrainArguments:
     checkpointing_steps: int | None = None
     checkpoints_total_limit: int = 3
     resume_from_checkpoint: str | None = None
+    bad_steps_limit: int = 10
     logging_steps: int = 10
     report_to: str = "tensorboard"
+    expected_processes: int | None = None
 
     def __post_init__(self) -> None:
         self._check_numbers()
@@ -193,6 +209,13 @@ class PretrainArguments:
         )
         precisions = (None, "no", "bf16")
         require(self, "mixed_precision", self.mixed_precision in precisions, "no or bf16")
+        in_one_graph = not (self.gradient_checkpointing or self.sync_batch_norm)
+        require(
+            self,
+            "compile_towers",
+            in_one_graph or not self.compile_towers,
+            "False with gradient_checkpointing or sync_batch_norm, which break the graph of a tower",
+        )
 
     def _check_numbers(self) -> None:
         positive = (
@@ -202,7 +225,9 @@ class PretrainArguments:
             "checkpointing_steps",
             "logging_steps",
         )
-        positive += ("checkpoints_total_limit", "shuffle_buffer_clips")
+        positive += ("checkpoints_total_limit", "shuffle_buffer_clips", "expected_processes")
+        positive += ("bad_steps_limit",)
+        positive += ("gradient_cache_clips",)
         for name in positive:
             value = getattr(self, name)
             require(self, name, value is None or value >= 1, "at least 1")

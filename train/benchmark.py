@@ -20,7 +20,10 @@ import torch
 
 from hub_cards.speed_table import speed_table
 from train.arguments import COMMAND_LINE, ArgumentsError, build, help_text, read_flags
+from train.benchmark_cpu import CpuArguments, benchmark_cpu
+from train.benchmark_gpu import GpuArguments, benchmark_gpu
 from train.benchmark_planes import PlanesArguments, benchmark_planes
+from train.benchmark_step import StepArguments, benchmark_step
 from train.metrics_file import current_code_version, describe_machine
 from train.timing import BenchmarkResult, SkippedError
 
@@ -39,7 +42,12 @@ class Benchmark:
 
 
 ALL = "all"
-BENCHMARKS = {"planes": Benchmark(PlanesArguments, benchmark_planes)}
+BENCHMARKS = {
+    "step": Benchmark(StepArguments, benchmark_step),
+    "cpu": Benchmark(CpuArguments, benchmark_cpu),
+    "gpu": Benchmark(GpuArguments, benchmark_gpu),
+    "planes": Benchmark(PlanesArguments, benchmark_planes),
+}
 
 
 def main(command_line: list[str] | None = None) -> int:

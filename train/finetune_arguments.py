@@ -45,6 +45,8 @@ class FinetuneArguments:
         train_share: share of the patients that a random split trains on.
         split_file: splits.json of an earlier run, to compare on the same splits; then split_method is not
             looked at.
+        label_share: share of the training frames of each split that is trained on, drawn by the seed, of each
+            class alike; every class keeps one frame at least.
         seed: of the splits, the head, the order of the frames and their augmentation.
         max_steps: optimizer steps of each split; where it is given, num_train_epochs is not looked at.
         num_train_epochs: passes over the training frames of each split.
@@ -75,6 +77,7 @@ class FinetuneArguments:
     num_splits: int = 5
     train_share: float = 2 / 3
     split_file: str | None = None
+    label_share: float = 1.0
     seed: int = 0
     max_steps: int | None = None
     num_train_epochs: int | None = None
@@ -115,6 +118,7 @@ class FinetuneArguments:
         for name in ("learning_rate", "max_grad_norm"):
             require(self, name, getattr(self, name) > 0, "above 0")
         require(self, "train_share", 0 < self.train_share < 1, "above 0 and below 1")
+        require(self, "label_share", 0 < self.label_share <= 1, "above 0 and at most 1")
 
     def to_yaml(self) -> str:
         """The run as a recipe, every field written out."""

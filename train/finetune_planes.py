@@ -23,7 +23,14 @@ from modeling_dualrep.modeling_dualrep import DualRepForImageClassification, Dua
 from modeling_dualrep.video_processing_dualrep import DualRepVideoProcessor
 from train.arguments import ArgumentsError, help_text
 from train.finetune_arguments import FinetuneArguments, FinetunePlanesArguments, parse_finetune_arguments
-from train.finetuning import choose_splits, decoded_frames, finetune, join_processes, seed_of_split
+from train.finetuning import (
+    choose_splits,
+    decoded_frames,
+    draw_label_share,
+    finetune,
+    join_processes,
+    seed_of_split,
+)
 from train.frame_sets import FrameSet, FrameSetError
 from train.loop import DivergedError
 from train.metrics_file import write_metrics
@@ -151,7 +158,7 @@ def check_labels(frame_set: FrameSet, arguments: FinetunePlanesArguments) -> Non
 def check_split(task: PlaneTask, split: ScanSplit, number: int, processes: int) -> None:
     """Raises ScanSplitError unless a split can be trained and tested on."""
     labels, names = task.frame_set.labels, task.frame_set.class_names
-    training = task.frame_set.rows_of(split.train)
+    training = training_rows(task, split, number)
     missing = np.setdiff1d(labels[labels != UNLABELLED], labels[training])
     if len(missing):
         raise ScanSplitError(
@@ -166,6 +173,13 @@ def check_split(task: PlaneTask, split: ScanSplit, number: int, processes: int) 
         )
     if not len(task.frame_set.rows_of(split.test)):
         raise ScanSplitError(f"Split {number} has no labelled test frame: choose another seed.")
+
+
+def training_rows(task: PlaneTask, split: ScanSplit, number: int) -> np.ndarray:
+    """The labelled rows of the split's training scans, or the share of them that is trained on."""
+    arguments, rows = task.arguments, task.frame_set.rows_of(split.train)
+    seed = seed_of_split(arguments, number)
+    return draw_label_share(rows, arguments.label_share, seed, task.frame_set.labels[rows])
 
 
 def description(task: PlaneTask) -> str:
@@ -212,7 +226,7 @@ def train_split(task: PlaneTask, split: ScanSplit, number: int, title: str) -> P
         id2label=names,
         label2id={name: index for index, name in names.items()},
     )
-    rows = frame_set.rows_of(split.train)
+    rows = training_rows(task, split, number)
     labels = frame_set.labels[rows]
     weights = class_weights(labels, len(names))
 

@@ -25,6 +25,7 @@ from train.finetune_arguments import FinetuneSaliencyArguments, parse_finetune_a
 from train.finetuning import (
     choose_splits,
     decoded_frames,
+    draw_label_share,
     finetune,
     join_processes,
     process_state,
@@ -95,6 +96,11 @@ class SaliencyTask:
         """The frames of these scans that have a fixation."""
         rows = self.frame_set.rows_of(scan_ids)
         return rows[[len(self.frame_set.fixations[row]) > 0 for row in rows]]
+
+    def training_rows(self, number: int) -> np.ndarray:
+        """The frames that split `number`, from 1, is trained on."""
+        rows = self.rows_of(self.splits[number - 1].train)
+        return draw_label_share(rows, self.arguments.label_share, seed_of_split(self.arguments, number))
 
 
 @dataclass(frozen=True)
@@ -176,7 +182,7 @@ def with_fixations_inside(
 
 def check_split(task: SaliencyTask, split: ScanSplit, number: int, processes: int) -> None:
     """Raises ScanSplitError unless a split can be trained and tested on."""
-    training = len(task.rows_of(split.train))
+    training = len(task.training_rows(number))
     batch = task.arguments.per_device_train_batch_size * processes
     if training < batch:
         raise ScanSplitError(
@@ -199,29 +205,29 @@ def run_split(task: SaliencyTask, number: int, model: str, title: str) -> SplitR
     Returns:
         None but on the main process, which alone tests.
     """
-    arguments, frame_set, split = task.arguments, task.frame_set, task.splits[number - 1]
+    arguments, frame_set = task.arguments, task.frame_set
     seed = seed_of_split(arguments, number)
     set_seed(seed)
     fields = given_config_fields(arguments)
     if model == RANDOM:
         fields = starting_config(arguments.model, fields).to_dict()
     started = starting_model(DualRepForSaliencyPrediction, model, fields, arguments.linear_probe)
-    rows = task.rows_of(split.train)
+    rows = task.training_rows(number)
     frames = SaliencyFrames(frame_set, seed, arguments.augmentation, arguments.fixation_maps, task.statistics)
     trained = finetune(started, arguments, frames, seed, title, order=RowOrder(rows, seed))
     if not process_state().is_main_process:
         return None
-    result = score_split(task, split, trained)
+    result = score_split(task, number, trained)
     kld = result.scores.means()["kld"]
     print(f"{title}: KLD {kld:.2f} on {len(result.test_rows)} test frames.", flush=True)
     return result
 
 
-def score_split(task: SaliencyTask, split: ScanSplit, model: PreTrainedModel) -> SplitResult:
+def score_split(task: SaliencyTask, number: int, model: PreTrainedModel) -> SplitResult:
     """Scores the model's maps of the test frames, one at a time, and the prior of the training frames."""
     arguments, frame_set = task.arguments, task.frame_set
-    rows, size = task.rows_of(split.test), task.processor.size["height"]
-    trained_on = [frame_set.fixations[row] for row in task.rows_of(split.train)]
+    rows, size = task.rows_of(task.splits[number - 1].test), task.processor.size["height"]
+    trained_on = [frame_set.fixations[row] for row in task.training_rows(number)]
     prior = center_prior(trained_on, size, size, arguments.fixation_maps)
     seen = SeenFrames(
         scan_ids=[frame_set.scan_ids[row] for row in rows],

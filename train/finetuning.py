@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import PartialState
 from torch import Tensor, nn
@@ -185,6 +186,31 @@ def choose_splits(arguments: FinetuneArguments, frame_set: FrameSet) -> list[Sca
         splits = [given_split(frame_set)]
     check_splits(splits, patients)
     return splits
+
+
+def draw_label_share(
+    rows: np.ndarray, share: float, seed: int, labels: np.ndarray | None = None
+) -> np.ndarray:
+    """The rows that are trained on where only a share of them is to have been labelled.
+
+    Args:
+        rows: of the training scans.
+        share: of the rows, above 0; 1 keeps all.
+        seed: of the draw.
+        labels: (rows,) their classes, which each keep the share, and one row at least; None: one class.
+
+    Returns:
+        the rows that are left, in their order.
+    """
+    if share == 1:
+        return rows
+    chance = np.random.default_rng(seed)
+    labels = np.zeros(len(rows), np.int64) if labels is None else labels
+    kept = []
+    for label in np.unique(labels):
+        of_class = rows[labels == label]
+        kept.append(chance.choice(of_class, max(1, round(share * len(of_class))), replace=False))
+    return rows[np.isin(rows, np.concatenate(kept))] if kept else rows
 
 
 @contextmanager

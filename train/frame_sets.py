@@ -103,6 +103,20 @@ def read_frames(dataset: str, config: str, frame_size: int, memory_map: Path | N
     )
 
 
+def patients_of_scans(dataset: str, config: str) -> dict[str, str]:
+    """The patient of each scan of a configuration, or the scan itself where the set does not tell.
+
+    Raises:
+        FrameSetError: no such set, or scans that the set's splits.json does not know.
+    """
+    try:
+        names = split_names(dataset, config)
+        scan_ids = [row[SCAN_ID] for split in names for row in _rows(dataset, config, split, (SCAN_ID,))]
+    except StoredRowsError as error:
+        raise FrameSetError(str(error)) from error
+    return dict(zip(scan_ids, _patients(Path(dataset) / SPLITS_FILE, scan_ids), strict=True))
+
+
 def _rows(dataset: str, config: str, split: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
     rows = open_rows(dataset, config, split, columns, select=True)
     try:

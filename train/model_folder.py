@@ -18,13 +18,22 @@ from train.metrics_file import read_metrics, write_metrics
 from train.pictures import save_embedding_map, save_loss_curves, save_similarity_matrix
 
 RECIPE_FILE = "recipe.yaml"
+UNFINISHED_RECIPE = f".{RECIPE_FILE}.partial"
 METRICS_FILE = "metrics.json"
 PICTURES = "pictures"
 CHECKPOINTS = "checkpoints"
 UNFINISHED = ".unfinished"
 START_ANEW = "Choose another output_dir, or pass --overwrite_output_dir true to start anew in it."
 # Fields that may differ between two runs into one folder: they change neither the model nor its data.
-FREE_FIELDS = ("overwrite_output_dir", "resume_from_checkpoint", "dataloader_num_workers", "report_to")
+FREE_FIELDS = (
+    "overwrite_output_dir",
+    "resume_from_checkpoint",
+    "dataloader_num_workers",
+    "report_to",
+    "expected_processes",
+    "bad_steps_limit",
+    "checkpoints_total_limit",
+)
 
 
 def check_output_dir(arguments: PretrainArguments) -> None:
@@ -64,7 +73,7 @@ def refuse_other_run(arguments: PretrainArguments | FinetuneArguments, kind: str
     if arguments.overwrite_output_dir or not folder.exists():
         return
     recipe = folder / RECIPE_FILE
-    if not recipe.is_file() and any(folder.iterdir()):
+    if not recipe.is_file() and any(entry.name != UNFINISHED_RECIPE for entry in folder.iterdir()):
         raise ArgumentsError(f"output_dir {folder} holds files that no {kind} wrote. {START_ANEW}")
     if recipe.is_file():
         difference = _first_difference(yaml.safe_load(recipe.read_text(encoding="utf-8")), arguments)
@@ -78,7 +87,9 @@ def write_recipe(arguments: PretrainArguments | FinetuneArguments) -> None:
     """Writes the resolved recipe, by which the folder is known as this run's."""
     folder = Path(arguments.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / RECIPE_FILE).write_text(arguments.to_yaml(), encoding="utf-8")
+    aside = folder / UNFINISHED_RECIPE
+    aside.write_text(arguments.to_yaml(), encoding="utf-8")
+    os.replace(aside, folder / RECIPE_FILE)  # a run that is killed here leaves no half of it
 
 
 def write_model_folder(

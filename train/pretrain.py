@@ -4,13 +4,17 @@ itself.
 accelerate launch train/pretrain.py                                        # the demo, some minutes
 accelerate launch train/pretrain.py train/recipes/paper_medium.yaml --dataset CLIPS --output_dir OUT
 accelerate launch train/pretrain.py RECIPE.yaml --resume_from_checkpoint last
+
+SIGTERM, a cluster's notice, ends the run after a step, with a checkpoint and exit status 143; a job that is
+started again with `--resume_from_checkpoint last_or_new` goes on from there.
 """
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration, set_seed
 
@@ -24,11 +28,22 @@ from modeling_dualrep.modeling_dualrep import DualRepModel
 from modeling_dualrep.processing_dualrep import DualRepProcessor
 from modeling_dualrep.video_processing_dualrep import DualRepVideoProcessor
 from train.arguments import ArgumentsError, PretrainArguments, help_text, parse_arguments
-from train.checkpoint import CheckpointError, check_checkpoint, describe_run, find_checkpoint, load_checkpoint
+from train.checkpoint import (
+    CheckpointError,
+    agree_on_checkpoint,
+    check_checkpoint,
+    describe_run,
+    load_checkpoint,
+    remove_leftovers,
+)
 from train.cpu_cores import use_free_cores
+from train.cpu_memory import keep_freed_memory
 from train.evaluation import GalleryEmbeddings, embed_gallery, measure
+from train.interruption import EXIT_STATUS, RunInterruptedError, leave_notices_to_trainer
 from train.loop import DivergedError, train
 from train.model_folder import CHECKPOINTS, check_output_dir, write_model_folder, write_recipe
+from train.precision import chosen_precision, training_device_type
+from train.processes import check_processes
 from train.retrieval import RECALL_AT
 from train.speech_pretraining import teach_words, word_features
 from train.stored_rows import StoredRowsError, data_hash, split_names
@@ -76,17 +91,21 @@ def main() -> int:
     except (ArgumentsError, CheckpointError, StoredRowsError, DivergedError) as error:
         print(f"pretrain.py: {error}", file=sys.stderr)
         return 2
+    except RunInterruptedError as error:
+        print(f"pretrain.py: {error}", file=sys.stderr)
+        return EXIT_STATUS
     return 0
 
 
 def pretrain(arguments: PretrainArguments, recipe_name: str) -> None:
     """The whole run: checks, clips, model, training, measurement, model folder."""
     accelerator = build_accelerator(arguments)
+    arguments, checkpoint = resumed_checkpoint(accelerator, arguments)
     if accelerator.is_main_process:
         check_output_dir(arguments)
+        remove_leftovers(Path(arguments.output_dir) / CHECKPOINTS)
     accelerator.wait_for_everyone()
     config = arguments.model_config()
-    checkpoint = resumed_checkpoint(arguments)
     clips = find_clips(accelerator, arguments)
     description = describe_run(config, data_order(accelerator, arguments, clips))
     if checkpoint is not None:
@@ -106,14 +125,22 @@ def pretrain(arguments: PretrainArguments, recipe_name: str) -> None:
 
 
 def build_accelerator(arguments: PretrainArguments) -> Accelerator:
-    """accelerate with the run's precision and tracker; logs go beside the model."""
+    """accelerate with the run's precision and tracker; logs go beside the model.
+
+    Raises:
+        ArgumentsError: another number of processes runs than the recipe expects.
+    """
     folder = Path(arguments.output_dir)
     accelerator = Accelerator(
-        mixed_precision=arguments.mixed_precision,
+        # Without it, processes that torchrun starts where there is no GPU would each train alone.
+        cpu=not torch.accelerator.is_available(),
+        mixed_precision=chosen_precision(arguments.mixed_precision, training_device_type()),
         log_with=None if arguments.report_to == "none" else arguments.report_to,
         project_config=ProjectConfiguration(project_dir=str(folder), logging_dir=str(folder / "logs")),
     )
+    check_processes(accelerator.num_processes, arguments.expected_processes)
     use_free_cores(accelerator.device, accelerator.num_processes, arguments.dataloader_num_workers)
+    keep_freed_memory(accelerator.device)
     return accelerator
 
 
@@ -129,11 +156,15 @@ def build_processor(config: DualRepConfig) -> DualRepProcessor:
     )
 
 
-def resumed_checkpoint(arguments: PretrainArguments) -> Path | None:
-    """The checkpoint to go on from, or None for a new run."""
+def resumed_checkpoint(
+    accelerator: Accelerator, arguments: PretrainArguments
+) -> tuple[PretrainArguments, Path | None]:
+    """The checkpoint to go on from, or None for a new run; and the arguments, which then ask for none."""
     if arguments.resume_from_checkpoint is None:
-        return None
-    return find_checkpoint(arguments.resume_from_checkpoint, Path(arguments.output_dir) / CHECKPOINTS)
+        return arguments, None
+    checkpoints = Path(arguments.output_dir) / CHECKPOINTS
+    checkpoint = agree_on_checkpoint(accelerator, arguments.resume_from_checkpoint, checkpoints)
+    return (arguments if checkpoint else replace(arguments, resume_from_checkpoint=None)), checkpoint
 
 
 def find_clips(accelerator: Accelerator, arguments: PretrainArguments) -> Clips:
@@ -238,13 +269,26 @@ def train_and_embed(
 
     def embed() -> GalleryEmbeddings:
         batches = gallery_batches(held_out, clips.gallery, arguments.per_device_train_batch_size)
-        return embed_gallery(model, batches, accelerator.device)
+        with torch.compiler.set_stance("force_eager"):  # compiling takes longer than these few batches
+            return embed_gallery(model, batches, accelerator.device)
 
     accelerator.init_trackers("dualrep")
-    batches = training_batches(in_training, clips.order, arguments.dataloader_num_workers)
+    batches = training_batches(
+        in_training,
+        clips.order,
+        arguments.dataloader_num_workers,
+        pin_memory=accelerator.device.type == "cuda",
+    )
+    batches.worker_init_fn = leave_notices_to_trainer
     evaluate = (lambda: measure(embed())) if clips.gallery else None
-    train(run, batches, evaluate, Path(arguments.output_dir) / CHECKPOINTS, description)
+    try:
+        train(run, batches, evaluate, Path(arguments.output_dir) / CHECKPOINTS, description)
+    except RunInterruptedError:
+        accelerator.end_training()
+        raise
     accelerator.end_training()
+    # What is measured in the end is the model as it is saved: in float32, whatever it was trained in.
+    accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     return embed() if clips.gallery else None
 
 

@@ -9,8 +9,12 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_scheduler
 
+from modeling_dualrep.tower import DualRepTower
 from train.arguments import PretrainArguments
 from train.checkpoint import Progress
+from train.synchronised_norms import synchronise_batch_norm
+
+RECOMPILE_LIMIT = 64
 
 
 @dataclass
@@ -39,9 +43,14 @@ def prepare_run(
     accelerator: Accelerator, arguments: PretrainArguments, model: nn.Module, max_steps: int
 ) -> TrainingRun:
     """Adam and its schedule for the weights that are not frozen, handed to accelerate with the model."""
+    if arguments.sync_batch_norm:
+        synchronise_batch_norm(model, accelerator.device, accelerator.num_processes)
     store_channels_last(model)
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.Adam(trained, lr=arguments.learning_rate, weight_decay=arguments.weight_decay)
+    if arguments.gradient_checkpointing:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    if arguments.compile_towers:
+        compile_towers(model)
+    optimizer = build_optimizer(arguments, model)
     scheduler = get_scheduler(
         arguments.lr_scheduler_type,
         optimizer,
@@ -55,9 +64,26 @@ def prepare_run(
     return run
 
 
+def build_optimizer(arguments: PretrainArguments, model: nn.Module) -> torch.optim.Adam:
+    """Adam for the weights that are not frozen, each step one pass over all of them."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return torch.optim.Adam(
+        trained, lr=arguments.learning_rate, weight_decay=arguments.weight_decay, fused=True
+    )
+
+
 def store_channels_last(model: nn.Module) -> None:
     """Keeps the weights of convolutions channels last, in which they are quicker; no value changes."""
     formats = {4: torch.channels_last, 5: torch.channels_last_3d}
     for parameter in model.parameters():
         if parameter.dim() in formats:
             parameter.data = parameter.data.contiguous(memory_format=formats[parameter.dim()])
+
+
+def compile_towers(model: nn.Module, backend: str = "inductor") -> None:
+    """Has torch.compile compile each tower as one graph when it first runs; the weights keep their names."""
+    # A tower is compiled anew for another number of clips with sound, and for each pass of cached gradients.
+    torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
+    for module in model.modules():
+        if isinstance(module, DualRepTower):
+            module.compile(fullgraph=True, backend=backend)

@@ -1,0 +1,138 @@
+"""What a training step is measured against: the bare towers, and the plain loop of somebody else's towers.
+
+All of them get the same random batch, of the size and layout that the loader gives.
+"""
+
+from collections.abc import Callable, Iterable
+from copy import deepcopy
+from itertools import repeat
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, PartialState
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, normalize
+from torchvision.models import resnet18
+from torchvision.models.video import r2plus1d_18
+from transformers import BatchFeature
+
+from modeling_dualrep.audio_cnn14 import DualRepAudioModel
+from modeling_dualrep.configuration_dualrep import DualRepAudioConfig, DualRepConfig
+from modeling_dualrep.feature_extraction_dualrep import DualRepFeatureExtractor
+from modeling_dualrep.modeling_dualrep import DualRepModel
+from modeling_dualrep.tower import DualRepTower
+from train.arguments import PretrainArguments
+from train.cpu_memory import keep_freed_memory
+from train.loop import Batch, train
+from train.precision import chosen_precision
+from train.training_run import TrainingRun, build_optimizer, compile_towers, prepare_run
+
+Step = Callable[[], None]
+
+
+def random_batch(config: DualRepConfig, clips: int, clip_seconds: float, seed: int) -> BatchFeature:
+    """A batch of noise in which every clip has sound, on the CPU, as the processor would lay it out."""
+    generator = torch.Generator().manual_seed(seed)
+    video, audio, image = config.video_config, config.audio_config, config.image_config
+    extractor = DualRepFeatureExtractor()
+    spectrogram_frames = int(clip_seconds * extractor.sampling_rate) // extractor.hop_length + 1
+    shapes = {
+        "pixel_values_videos": (video.num_frames, video.num_channels, video.image_size, video.image_size),
+        "input_features": (spectrogram_frames, audio.num_mel_bins),
+        "pixel_values": (image.num_channels, image.image_size, image.image_size),
+    }
+    drawn = {name: torch.randn(clips, *shape, generator=generator) for name, shape in shapes.items()}
+    return BatchFeature(drawn | {"audio_mask": torch.ones(clips, dtype=torch.bool)})
+
+
+def benchmarked_run(arguments: PretrainArguments, device_type: str) -> TrainingRun:
+    """A new model, prepared by accelerate as pretrain.py does it, and as yet without an end."""
+    # accelerate keeps one precision for all that a process does, unless it is told to forget it.
+    AcceleratorState._reset_state()
+    PartialState._reset_state()
+    precision = chosen_precision(arguments.mixed_precision, device_type)
+    accelerator = Accelerator(mixed_precision=precision, cpu=device_type == "cpu")
+    keep_freed_memory(accelerator.device)
+    torch.manual_seed(arguments.seed)
+    run = prepare_run(accelerator, arguments, DualRepModel(arguments.model_config()), arguments.max_steps)
+    run.max_steps = 0
+    return run
+
+
+def training_steps(run: TrainingRun, batch: BatchFeature, steps: int) -> Step:
+    """`steps` steps of the training loop on this batch."""
+    clip_ids = [f"clip{number}" for number in range(len(batch["pixel_values_videos"]))]
+    if run.accelerator.device.type == "cuda":
+        batch = BatchFeature({name: values.pin_memory() for name, values in batch.items()})  # as the loader
+    return lambda: take_steps(run, repeat((clip_ids, batch), steps), steps)
+
+
+def take_steps(run: TrainingRun, batches: Iterable[Batch], steps: int) -> None:
+    """So many steps of the training loop, the last of which is logged."""
+    run.max_steps += steps
+    train(run, batches, evaluate=None, checkpoints=Path(), description={})
+
+
+def bare_towers_steps(run: TrainingRun, batch: BatchFeature, steps: int) -> Step:
+    """`steps` times forward, backward and Adam of copies of the run's towers alone.
+
+    They have the run's weights, precision, memory layout, compilation and optimizer. Their loss is the mean
+    square of what they give.
+    """
+    device, model = run.accelerator.device, run.accelerator.unwrap_model(run.model)
+    towers = nn.ModuleList(deepcopy(tower) for tower in model.children() if isinstance(tower, DualRepTower))
+    if run.arguments.compile_towers:
+        compile_towers(towers)
+    optimizer = build_optimizer(run.arguments, towers)
+    inputs = {name: values.to(device) for name, values in batch.items()}
+    in_bf16 = run.accelerator.mixed_precision == "bf16"
+
+    def take_steps() -> None:
+        for _ in range(steps):
+            with torch.autocast(device.type, torch.bfloat16, enabled=in_bf16):
+                pooled = [tower(inputs[tower.main_input_name]).pooler_output for tower in towers]
+            sum(features.float().square().mean() for features in pooled).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    return take_steps
+
+
+class PlainModel(nn.Module):
+    """The three towers as they come, each with a projection: torchvision's two, and CNN14."""
+
+    def __init__(self, audio_config: DualRepAudioConfig, projection_dim: int) -> None:
+        super().__init__()
+        self.video, self.audio, self.image = r2plus1d_18(), DualRepAudioModel(audio_config), resnet18()
+        self.video.fc = nn.Linear(self.video.fc.in_features, projection_dim)
+        self.image.fc = nn.Linear(self.image.fc.in_features, projection_dim)
+        self.audio_projection = nn.Linear(audio_config.hidden_size, projection_dim)
+
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """The embeddings of videos, speech and frames, each (batch, projection_dim)."""
+        video = self.video(batch["pixel_values_videos"].transpose(1, 2).contiguous())
+        audio = self.audio_projection(self.audio(batch["input_features"]).pooler_output)
+        return video, audio, self.image(batch["pixel_values"])
+
+
+def plain_steps(
+    config: DualRepConfig, batch: BatchFeature, device: torch.device, steps: int, learning_rate: float = 3e-3
+) -> Step:
+    """`steps` steps of the loop that one would write with torchvision's towers: float32, weights and inputs
+    in PyTorch's own memory layout, the usual contrastive loss (InfoNCE), Adam.
+    """
+    model = PlainModel(config.audio_config, config.projection_dim).to(device)
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
+    inputs = {name: values.to(device) for name, values in batch.items()}
+    own = torch.arange(len(batch["pixel_values_videos"]), device=device)
+
+    def take_steps() -> None:
+        for _ in range(steps):
+            video, *others = (normalize(embeds, dim=1) for embeds in model(inputs))
+            loss = sum(cross_entropy(video @ other.T / config.temperature, own) for other in others)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    return take_steps
