@@ -50,6 +50,17 @@ def test_all_frames_of_a_clip_get_the_same_view() -> None:
     assert (view == view[:1]).all()
 
 
+@given(st.integers(1, 9), st.integers(0, 50))
+def test_each_frame_of_a_clip_comes_out_as_it_would_alone(count: int, seed: int) -> None:
+    clip = torch.randint(0, 256, (count, 1, 24, 20), generator=torch.Generator().manual_seed(seed)).byte()
+    together = augment_frames(clip, 16, AugmentationArguments(), random.Random(seed))
+    alone = [
+        augment_frames(clip[i : i + 1], 16, AugmentationArguments(), random.Random(seed))
+        for i in range(count)
+    ]
+    assert torch.equal(together, torch.cat(alone))
+
+
 def test_anatomy_is_padded_not_stretched() -> None:
     wide = torch.full((1, 1, 10, 20), 200, dtype=torch.uint8)
     view = augment_frames(wide, 20, NOTHING, random.Random(0))[0, 0]

@@ -1,6 +1,8 @@
 """Rows to triples: order, resumption, choice of frames, and what goes wrong."""
 
 import random
+from collections import Counter
+from collections.abc import Iterator
 from itertools import chain, islice, pairwise
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from train.triples import (
     Triples,
     check_splits,
     choose_gallery,
+    clip_group,
     decode_audio,
     gallery_batches,
     list_clips,
@@ -80,6 +83,67 @@ def test_ranks_share_the_clips_out(clips: Path, world_size: int) -> None:
     ]
     seen = [list(chain(*ids(batches, batches.batches_per_epoch))) for batches in per_rank]
     assert len({clip_id for of_rank in seen for clip_id in of_rank}) == sum(len(of_rank) for of_rank in seen)
+
+
+@pytest.mark.parametrize(("limit", "batch_size"), [(1, 4), (2, 5), (3, 12)])
+def test_a_batch_holds_few_clips_of_a_scan(clips: Path, limit: int, batch_size: int) -> None:
+    def limited(**options: object) -> SeededBatches:
+        rows = open_clips(str(clips), "medium", "train")
+        return SeededBatches(rows, 24, batch_size, seed=0, max_clips_of_scan=limit, **options)
+
+    count = 3 * limited().batches_per_epoch
+    batches = [[row for _, row in batch] for batch in islice(limited(), count)]
+    for batch in batches:
+        assert len({row["clip_id"] for row in batch}) == batch_size
+        assert max(Counter(row["scan_id"] for row in batch).values()) <= limit
+    resumed = ids(limited(start_batch=count - 2), 2)
+    assert resumed == [[row["clip_id"] for row in batch] for batch in batches[-2:]]
+    first_epoch = [row["clip_id"] for batch in batches[: count // 3] for row in batch]
+    assert len(set(first_epoch)) >= 0.9 * len(first_epoch), "clips wait for another batch, they are not lost"
+
+
+def test_a_limit_holds_over_all_processes(clips: Path) -> None:
+    def of_rank(rank: int) -> Iterator:
+        rows = open_clips(str(clips), "medium", "train")
+        return iter(SeededBatches(rows, 24, 3, 0, rank=rank, world_size=2, max_clips_of_scan=2))
+
+    for first, second in islice(zip(of_rank(0), of_rank(1), strict=True), 8):
+        assert max(Counter(row["scan_id"] for _, row in first + second).values()) <= 2
+
+
+def test_a_limit_that_cannot_be_kept_is_an_error(clips: Path) -> None:
+    rows = open_clips(str(clips), "medium", "train")
+    with pytest.raises(ClipsError, match="come from 4 scans, too few for 5 clips a batch with 1 of a scan"):
+        next(iter(SeededBatches(rows, 24, 5, seed=0, max_clips_of_scan=1)))
+    with pytest.raises(ClipsError, match="max_clips_of_scan is 1, but must be at least 2"):
+        SeededBatches(rows, 24, 5, seed=0, world_size=2, max_clips_of_scan=1)
+
+
+def test_near_duplicates_are_one_group() -> None:
+    rows = [make_row(name, scan, start) for name, scan, start in (("a", "s", 0.5), ("b", "s", 3.9))]
+    rows += [make_row("c", "s", 4.0), make_row("d", "t", 0.5)]
+    ((_, batch),) = gallery_batches(triples(near_duplicate_seconds=4.0), rows, 4)
+    first, near, far, other_scan = batch["clip_groups"].tolist()
+    assert first == near and len({first, far, other_scan}) == 3
+    assert clip_group("s", 0.5, 4.0) == first
+    assert clip_group("s", 0.5, 4.0) == 1141346728292430197, "the same in every process"
+    ((_, batch),) = gallery_batches(triples(), rows, 4)
+    assert "clip_groups" not in batch
+
+
+@pytest.mark.parametrize("stored_channels", [1, 3])
+def test_views_are_normalised_as_the_processor_does_it_to_the_last_bit(stored_channels: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    shape = (14, stored_channels, FRAME_SIZE, FRAME_SIZE)
+    views = [torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator) for _ in range(3)]
+    given = [
+        {"clip_id": str(number), "video": view, "image": view[0], "input_features": None}
+        for number, view in enumerate(views)
+    ]
+    _, batch = triples(augmentation=AugmentationArguments()).collate(given)
+    expected = tiny_processor()(videos=views, images=[view[0] for view in views], return_tensors="pt")
+    assert torch.equal(batch["pixel_values_videos"], expected["pixel_values_videos"])
+    assert torch.equal(batch["pixel_values"], expected["pixel_values"])
 
 
 def test_the_number_of_workers_changes_nothing(clips: Path) -> None:

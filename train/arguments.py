@@ -136,6 +136,9 @@ class PretrainArguments:
         sync_batch_norm: BatchNorm of the video and the frame over the clips of all processes; needs GPUs.
         dataloader_num_workers: processes that decode clips; 0 decodes in the training process.
         shuffle_buffer_clips: clips from which the next one is drawn, on top of shuffled shards.
+        max_clips_of_scan: most clips of one scan in a batch, that of all processes; left out: as they come.
+        near_duplicate_seconds: clips of one scan that start in the same window of this length do not count as
+            negatives of each other.
         keep_clips_in_memory: every worker keeps the clips that it has decoded; for small sets.
         augmentation: how frames are varied in training.
         minimum_speech_fraction: a clip in which less of the time is speech counts as one without usable
@@ -183,6 +186,8 @@ class PretrainArguments:
     sync_batch_norm: bool = False
     dataloader_num_workers: int = 0
     shuffle_buffer_clips: int = 1000
+    max_clips_of_scan: int | None = None
+    near_duplicate_seconds: float | None = None
     keep_clips_in_memory: bool = False
     augmentation: AugmentationArguments = field(default_factory=AugmentationArguments)
     minimum_speech_fraction: float = 0.0
@@ -235,6 +240,10 @@ class PretrainArguments:
             require(self, name, getattr(self, name) >= 2, "at least 2: a clip alone has no negatives")
         for name in ("weight_decay", "warmup_steps", "mean_negatives_steps", "dataloader_num_workers"):
             require(self, name, getattr(self, name) >= 0, "at least 0")
+        at_least = self.max_clips_of_scan is None or self.max_clips_of_scan >= 1
+        require(self, "max_clips_of_scan", at_least, "at least 1")
+        window = self.near_duplicate_seconds
+        require(self, "near_duplicate_seconds", window is None or window > 0, "above 0 seconds")
         share = 0 <= self.minimum_speech_fraction <= 1
         require(self, "minimum_speech_fraction", share, "between 0 and 1")
         require(self, "learning_rate", self.learning_rate > 0, "above 0")

@@ -29,7 +29,14 @@ FILES = "files"
 # torch.save has no error of its own for a file that it cannot write: a RuntimeError says one of these.
 TORCH_WRITE_ERRORS = ("PytorchStreamWriter", "inline_container", "iostream error")
 # Fields that change no weight's shape: a checkpoint may be resumed with other values of these.
-WEIGHTLESS_FIELDS = ("freeze", "block_dropout", "embedding_dropout", "spec_augment", "num_frames")
+WEIGHTLESS_FIELDS = (
+    "freeze",
+    "convolution",
+    "block_dropout",
+    "embedding_dropout",
+    "spec_augment",
+    "num_frames",
+)
 
 
 class CheckpointError(ValueError):

@@ -25,6 +25,7 @@ from transformers import (
 )
 
 from train.cpu_cores import use_free_cores
+from train.cpu_memory import keep_freed_memory
 from train.finetune_arguments import FinetuneArguments
 from train.frame_sets import FrameSet, read_frames
 from train.loop import DivergedError
@@ -165,6 +166,7 @@ def process_state() -> PartialState:
 def join_processes(arguments: FinetuneArguments) -> PartialState:
     """This process among those of the run, with its share of the CPU's cores."""
     state = process_state()
+    keep_freed_memory(state.device)
     use_free_cores(state.device, state.num_processes, arguments.dataloader_num_workers)
     return state
 

@@ -185,6 +185,7 @@ def find_clips(accelerator: Accelerator, arguments: PretrainArguments) -> Clips:
         shuffle_buffer_clips=arguments.shuffle_buffer_clips,
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
+        max_clips_of_scan=arguments.max_clips_of_scan,
     )
     return Clips(order, read_gallery(accelerator, arguments, dataset, held_out), data_hash(dataset, config))
 
@@ -217,6 +218,7 @@ def data_order(accelerator: Accelerator, arguments: PretrainArguments, clips: Cl
         "seed": arguments.seed,
         "per_device_train_batch_size": arguments.per_device_train_batch_size,
         "shuffle_buffer_clips": arguments.shuffle_buffer_clips,
+        "max_clips_of_scan": arguments.max_clips_of_scan,
         "processes": accelerator.num_processes,
     }
 
@@ -307,6 +309,7 @@ def build_triples(
         use_audio=config.use_audio,
         use_image=config.use_image,
         keep_in_memory=arguments.keep_clips_in_memory,
+        near_duplicate_seconds=arguments.near_duplicate_seconds if augmented else None,
     )
 
 

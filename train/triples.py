@@ -5,8 +5,11 @@ order does not depend on the number of workers, and a run takes up at any step b
 never decoded.
 """
 
+import hashlib
 import io
+import math
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -35,6 +38,7 @@ from datasets_scripts.schema import (
 )
 from train.arguments import AugmentationArguments
 from train.augmentation import augment_frames
+from train.pixels import PixelStatistics
 from train.stored_rows import StoredRowsError, open_rows
 
 Row = dict[str, Any]
@@ -156,6 +160,8 @@ class Triples(Dataset):
         minimum_speech_fraction: a clip with less speech counts as without usable sound.
         use_audio, use_image: False leaves the modality out, for a model without that tower.
         keep_in_memory: keep what was decoded for the next epoch.
+        near_duplicate_seconds: clips of one scan that start in the same window of this length are one group,
+            whose clips do not count as negatives of each other; None: there are no groups.
     """
 
     def __init__(
@@ -170,6 +176,7 @@ class Triples(Dataset):
         use_audio: bool = True,
         use_image: bool = True,
         keep_in_memory: bool = False,
+        near_duplicate_seconds: float | None = None,
     ) -> None:
         self.processor = processor
         self.num_frames = num_frames
@@ -181,6 +188,10 @@ class Triples(Dataset):
         self.use_audio = use_audio
         self.use_image = use_image
         self.kept: dict[str, tuple[Tensor, Tensor | None]] | None = {} if keep_in_memory else None
+        self.near_duplicate_seconds = near_duplicate_seconds
+        self.statistics = PixelStatistics(
+            processor.image_processor.image_mean, processor.image_processor.image_std
+        )
 
     def __getitem__(self, epoch_and_row: tuple[int, Row]) -> dict[str, Any]:
         epoch, row = epoch_and_row
@@ -194,7 +205,10 @@ class Triples(Dataset):
         if draw:
             video = augment_frames(video, self.video_size, self.augmentation, draw)
             image = augment_frames(image, self.image_size, self.augmentation, draw)
-        return {"clip_id": row[CLIP_ID], "video": video, "image": image[0], "input_features": features}
+        triple = {"clip_id": row[CLIP_ID], "video": video, "image": image[0], "input_features": features}
+        if self.near_duplicate_seconds is not None:
+            triple["clip_group"] = clip_group(row[SCAN_ID], row[START_S], self.near_duplicate_seconds)
+        return triple
 
     def _decode(self, row: Row, indices: list[int]) -> tuple[Tensor, Tensor | None]:
         if self.kept is None:
@@ -212,9 +226,9 @@ class Triples(Dataset):
 
     def collate(self, triples: list[dict[str, Any]]) -> tuple[list[str], BatchFeature]:
         """A batch for the model, and the ids of its clips."""
-        images = [triple["image"] for triple in triples] if self.use_image else None
-        videos = [triple["video"] for triple in triples]
-        batch = self.processor(videos=videos, images=images, return_tensors="pt")
+        batch = self._pixel_values(triples)
+        if self.near_duplicate_seconds is not None:
+            batch["clip_groups"] = torch.tensor([triple["clip_group"] for triple in triples])
         if self.use_audio:
             features = [triple["input_features"] for triple in triples]
             batch["audio_mask"] = torch.tensor([of_clip is not None for of_clip in features])
@@ -222,6 +236,26 @@ class Triples(Dataset):
             padded = [silent if of_clip is None else of_clip for of_clip in features]
             batch["input_features"] = pad_sequence(padded, batch_first=True)
         return [triple["clip_id"] for triple in triples], batch
+
+    def _pixel_values(self, triples: list[dict[str, Any]]) -> BatchFeature:
+        images = [triple["image"] for triple in triples] if self.use_image else None
+        videos = [triple["video"] for triple in triples]
+        if self.augmentation is None:
+            return self.processor(videos=videos, images=images, return_tensors="pt")
+        # A random view has the model's size already; of what the processor does, its values alone are left.
+        batch = {"pixel_values_videos": self.statistics.normalise_batch(videos)}
+        if images is not None:
+            batch["pixel_values"] = self.statistics.normalise_batch(images)
+        return BatchFeature(batch)
+
+
+def clip_group(scan_id: str, start_s: float, window_seconds: float) -> int:
+    """The group of a clip: one number, the same in every process, for a scan and a window of its time.
+
+    Windows lie side by side, so that two clips a little apart may fall into neighbouring ones.
+    """
+    window = f"{scan_id}/{math.floor(start_s / window_seconds)}"
+    return int.from_bytes(hashlib.blake2b(window.encode(), digest_size=8).digest(), "big", signed=True)
 
 
 def decode_frames(encoded: Sequence[dict[str, Any]]) -> Tensor:
@@ -258,6 +292,11 @@ class SeededBatches(Sampler):
         start_batch: batches to skip, counted from the beginning of training.
         shuffle_buffer_clips: clips from which the next is drawn.
         rank, world_size: this process and how many there are; each reads its own share.
+        max_clips_of_scan: most clips of one scan in the batch of all processes together, so at least
+            `world_size`; a clip too many waits for a later batch. None: as they come.
+
+    Raises:
+        ClipsError: too few clips for a batch, or a limit that no batch of several processes can keep.
     """
 
     def __init__(
@@ -270,7 +309,13 @@ class SeededBatches(Sampler):
         shuffle_buffer_clips: int = 1000,
         rank: int = 0,
         world_size: int = 1,
+        max_clips_of_scan: int | None = None,
     ) -> None:
+        if max_clips_of_scan is not None and max_clips_of_scan < world_size:
+            raise ClipsError(
+                f"max_clips_of_scan is {max_clips_of_scan}, but must be at least {world_size}, one for each "
+                "process: each chooses its clips without the others."
+            )
         self.batches_per_epoch = clips // (batch_size * world_size)
         if self.batches_per_epoch == 0:
             raise ClipsError(
@@ -284,15 +329,48 @@ class SeededBatches(Sampler):
         self.rows = split_dataset_by_node(shuffled, rank, world_size)
         self.batch_size = batch_size
         self.start_batch = start_batch
+        self.clips = clips
+        self.clips_of_scan = batch_size if max_clips_of_scan is None else max_clips_of_scan // world_size
 
     def __iter__(self) -> Iterator[list[tuple[int, Row]]]:
         epoch, skipped_batches = divmod(self.start_batch, self.batches_per_epoch)
         while True:
             self.rows.set_epoch(epoch)
-            rows = islice(self._rows_of_epoch(), skipped_batches * self.batch_size, None)
-            for _ in range(self.batches_per_epoch - skipped_batches):
-                yield [(epoch, row) for row in islice(rows, self.batch_size)]
+            for batch in islice(self._batches_of_epoch(), skipped_batches, self.batches_per_epoch):
+                yield [(epoch, row) for row in batch]
             epoch, skipped_batches = epoch + 1, 0
+
+    def _batches_of_epoch(self) -> Iterator[list[Row]]:
+        """Endless batches of rows; what would be too many clips of a scan waits, and comes first later."""
+        rows, waiting = self._rows_of_epoch(), []
+        while True:
+            batch, of_scan = [], Counter()
+            waiting = [row for row in waiting if not self._take(row, batch, of_scan)]
+            refused_in_a_row = 0
+            while len(batch) < self.batch_size:
+                row = next(rows)
+                refused_in_a_row += 1
+                if self._take(row, batch, of_scan):
+                    refused_in_a_row = 0
+                elif refused_in_a_row > self.clips:
+                    raise ClipsError(
+                        f"The clips of this process come from {len(of_scan)} scans, too few for "
+                        f"{self.batch_size} clips a batch with {self.clips_of_scan} of a scan: raise "
+                        "max_clips_of_scan, or lower per_device_train_batch_size."
+                    )
+                else:
+                    waiting.append(row)
+            yield batch
+
+    def _take(self, row: Row, batch: list[Row], of_scan: Counter) -> bool:
+        """Puts a row into a batch that has room for it."""
+        has_room = len(batch) < self.batch_size and of_scan[row[SCAN_ID]] < self.clips_of_scan
+        # Where a share begins again, a clip that waits may come by a second time.
+        fits = has_room and all(row[CLIP_ID] != other[CLIP_ID] for other in batch)
+        if fits:
+            batch.append(row)
+            of_scan[row[SCAN_ID]] += 1
+        return fits
 
     def _rows_of_epoch(self) -> Iterator[Row]:
         # Shards are not equally long: a rank whose share is short of a whole epoch begins it again.
