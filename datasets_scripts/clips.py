@@ -151,7 +151,11 @@ def _target_times(starts_s: Iterable[float], clip_seconds: float, frames_per_cli
 
 
 class FrameEncoder:
-    """Crops a frame, scales its longer side to `frame_size`, pads it to a square, encodes it as JPEG."""
+    """Crops a frame, scales its longer side to `frame_size`, pads it to a square, encodes it as JPEG.
+
+    A frame without any colour is encoded as a grey one, which has the same pixels and takes half the time to
+    decode.
+    """
 
     def __init__(self, crop: tuple[int, int, int, int] | None, frame_size: int):
         self._crop, self._frame_size = crop, frame_size
@@ -168,9 +172,16 @@ class FrameEncoder:
         image = Image.fromarray(frame.read_pixels())
         if self._crop is not None:
             image = image.crop(self._crop)
+        image = resize_to_square(image, self._frame_size)
         buffer = io.BytesIO()
-        resize_to_square(image, self._frame_size).save(buffer, format="JPEG", quality=JPEG_QUALITY)
+        (image if has_colour(image) else image.convert("L")).save(buffer, format="JPEG", quality=JPEG_QUALITY)
         return buffer.getvalue()
+
+
+def has_colour(image: Image.Image) -> bool:
+    """Whether any pixel's channels differ."""
+    pixels = np.asarray(image)
+    return pixels.ndim == 3 and bool((pixels != pixels[..., :1]).any())
 
 
 class Placement(NamedTuple):

@@ -17,6 +17,7 @@ from PIL import Image
 from tiny_recordings import SIZE, click, even_times, number_of, tone, write_video
 
 from datasets_scripts.clips import (
+    JPEG_QUALITY,
     ClipParameters,
     FrameEncoder,
     cut_clips,
@@ -181,6 +182,20 @@ def test_a_frame_wanted_twice_is_encoded_once():
     frames = [Frame(0.0, 0.1, lambda: np.zeros((32, 32, 3), dtype=np.uint8)) for _ in range(2)]
     assert encode(frames[0]) is encode(frames[0])
     assert encode(frames[0]) is not encode(frames[1])
+
+
+def test_a_frame_without_colour_is_stored_grey_with_the_same_pixels():
+    grey = np.repeat(np.random.default_rng(0).integers(0, 256, (32, 32, 1), dtype=np.uint8), 3, axis=2)
+    coloured = grey.copy()
+    coloured[5, 6, 2] ^= 128
+    stored, in_colour = (
+        Image.open(io.BytesIO(FrameEncoder(None, 32)(Frame(0.0, 0.1, lambda pixels=pixels: pixels))))
+        for pixels in (grey, coloured)
+    )
+    assert (stored.mode, in_colour.mode) == ("L", "RGB")
+    as_colour = io.BytesIO()
+    Image.fromarray(grey).save(as_colour, "JPEG", quality=JPEG_QUALITY)
+    np.testing.assert_array_equal(np.asarray(stored.convert("RGB")), np.asarray(Image.open(as_colour)))
 
 
 def test_speech_fraction_tells_talking_from_silence_and_hum():

@@ -390,7 +390,7 @@ def test_pictures_are_squared_with_black_and_cropped(tmp_path):
 
     def stored(parameters: PictureParameters) -> np.ndarray:
         (row,) = read_public_set("image_folder", tmp_path, None, parameters)
-        return np.asarray(Image.open(io.BytesIO(row["image"]["bytes"]))).astype(int)
+        return np.asarray(Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB")).astype(int)
 
     whole = stored(PictureParameters(frame_size=80))
     assert whole.shape == (80, 80, 3) and whole[:16].max() < 8 and whole[-16:].max() < 8
