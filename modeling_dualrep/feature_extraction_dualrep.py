@@ -212,7 +212,7 @@ class DualRepFeatureExtractor(SequenceFeatureExtractor):
             waveform,
             self.n_fft,
             self.hop_length,
-            window=torch.hann_window(self.n_fft, dtype=torch.float64),
+            window=_window(self.n_fft),
             pad_mode="reflect",
             return_complex=True,
         )
@@ -252,6 +252,11 @@ def _to_mono(waveform: Waveform, index: int) -> torch.Tensor:
     if samples.ndim == 2:
         samples = samples.mean(axis=int(np.argmin(samples.shape)), dtype=np.float64)
     return torch.from_numpy(samples.astype(np.float64))
+
+
+@lru_cache(maxsize=16)
+def _window(n_fft: int) -> torch.Tensor:
+    return torch.hann_window(n_fft, dtype=torch.float64)
 
 
 @lru_cache(maxsize=16)

@@ -20,7 +20,7 @@ from datasets_scripts.schema import (
     planes_features,
 )
 from modeling_dualrep import DualRepImageProcessor, DualRepVideoProcessor
-from train.frame_sets import FrameSetError, patients_of_scans, read_frames
+from train.frame_sets import FrameSetError, labels_of_scans, patients_of_scans, read_frames
 
 
 def jpeg(pixels: np.ndarray) -> dict:
@@ -127,6 +127,18 @@ def test_without_splits_of_its_own_every_scan_of_a_set_is_a_patient(tmp_path: Pa
     assert patients_of_scans(folder, "planes") == {"scan00": "scan00", "scan01": "scan01"}
     with pytest.raises(FrameSetError, match="'gaze'"):
         patients_of_scans(folder, "gaze")
+
+
+def test_the_classes_of_each_scan_are_told(tmp_path: Path) -> None:
+    rows = frame_rows(2) + frame_rows(1, classes=1, first_scan=2)
+    rows[0]["label"] = rows[1]["label"] = UNLABELLED
+    folder = str(write_set(tmp_path / "set", {"train": rows[:6], "test": rows[6:]}))
+    assert labels_of_scans(folder, "planes") == {"scan00": {1, 2}, "scan01": {0, 1, 2}, "scan02": {0}}
+    with pytest.raises(FrameSetError, match="'gaze'"):
+        labels_of_scans(folder, "gaze")
+    gaze = [{key: row[key] for key in ("image", "scan_id", "time_s")} | {"fixations": []} for row in rows]
+    without = str(write_set(tmp_path / "gaze", {"train": gaze}, "gaze", gaze_features()))
+    assert labels_of_scans(without, "gaze") == {f"scan0{number}": set() for number in range(3)}
 
 
 def test_rows_of_scans_leave_out_what_has_no_label() -> None:

@@ -15,6 +15,7 @@ MAINS = (
     "train.finetune_saliency",
     "train.timeline",
     "train.benchmark",
+    "train.benchmark_loader",
     "train.reproduce",
     "train.demo",
     "train.clip_planes",

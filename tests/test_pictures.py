@@ -3,8 +3,10 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from matplotlib.axes import Axes
 from PIL import Image
 
 from train.pictures import principal_components, save_embedding_map, save_loss_curves, save_similarity_matrix
@@ -32,6 +34,24 @@ def test_similarity_matrix(tmp_path: Path) -> None:
     groups = [PLANES[i % 3] for i in range(12)]
     save_similarity_matrix(torch.randn(12, 4), torch.randn(12, 4), groups, tmp_path / "matrix.png")
     check_picture(tmp_path / "matrix.png")
+
+
+def test_of_many_clips_some_of_each_group_are_pictured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[np.ndarray] = []
+    draw = Axes.imshow
+
+    def imshow(axes: Axes, matrix: np.ndarray, **options: object) -> object:
+        shown.append(matrix)
+        return draw(axes, matrix, **options)
+
+    monkeypatch.setattr(Axes, "imshow", imshow)
+    groups = [PLANES[i % 3] for i in range(2500)]
+    vectors = torch.eye(3)[torch.arange(2500) % 3]
+    save_similarity_matrix(vectors, vectors, groups, tmp_path / "matrix.png")
+    (matrix,) = shown
+    assert matrix.shape == (834, 834) and matrix.sum(axis=1).tolist() == [278.0] * 834
 
 
 def test_embedding_map_with_panels_of_different_length(tmp_path: Path) -> None:

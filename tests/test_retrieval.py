@@ -86,6 +86,35 @@ def test_uniformity_by_hand() -> None:
     assert uniformity(torch.ones(4, 2)) == pytest.approx(0)
 
 
+@settings(deadline=None)
+@given(st.integers(2, 30), st.integers(1, 12), st.integers(1, 8), st.integers(0, 10**6))
+def test_uniformity_in_blocks_is_that_of_all_pairs_at_once(
+    rows: int, block_size: int, features: int, seed: int
+) -> None:
+    embeds = torch.randn(rows, features, generator=torch.Generator().manual_seed(seed))
+    distances = torch.nn.functional.pdist(torch.nn.functional.normalize(embeds.double(), dim=1))
+    expected = distances.square().mul(-2).exp().mean().log().item()
+    assert uniformity(embeds, block_size) == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+def test_no_matrix_of_all_pairs_is_kept() -> None:
+    """Of 3,000 embeddings it would hold 72 MB, half of it as distances of pairs 36 MB."""
+    queries, candidates = torch.randn(3000, 4), torch.randn(3000, 4)
+    seen: list[int] = []
+
+    class LargestTensor(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, arguments=(), named=None):
+            result = function(*arguments, **(named or {}))
+            seen.extend(each.nbytes for each in [result] if isinstance(each, torch.Tensor))
+            return result
+
+    with LargestTensor():
+        positive_ranks(queries, candidates, torch.arange(3000), block_size=100)
+        uniformity(queries, block_size=100)
+        effective_rank(queries)
+    assert max(seen) == 100 * 3000 * 8
+
+
 def test_effective_rank_counts_the_directions_in_use() -> None:
     axes = torch.cat([torch.eye(4), -torch.eye(4)])
     assert effective_rank(axes) == pytest.approx(4)

@@ -1,9 +1,7 @@
-"""Rows to triples: order, resumption, choice of frames, and what goes wrong."""
+"""Rows to triples: choice of frames, decoding, batches, and what goes wrong."""
 
 import random
-from collections import Counter
-from collections.abc import Iterator
-from itertools import chain, islice, pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from train.arguments import AugmentationArguments
+from train.clip_order import ClipsError, SeededBatches
 from train.stored_rows import StoredRowsError
 from train.triples import (
     ClipKey,
-    ClipsError,
-    SeededBatches,
     Triples,
     check_splits,
     choose_gallery,
@@ -46,77 +43,6 @@ def triples(**options: object) -> Triples:
 
 def order(clips: Path, **options: object) -> SeededBatches:
     return SeededBatches(open_clips(str(clips), "medium", "train"), 24, 5, **{"seed": 0, **options})
-
-
-def ids(batches: SeededBatches, count: int) -> list[list[str]]:
-    return [[row["clip_id"] for _, row in batch] for batch in islice(batches, count)]
-
-
-def test_an_epoch_shows_every_clip_at_most_once_and_each_epoch_has_its_own_order(clips: Path) -> None:
-    batches = ids(order(clips), 8)
-    first, second = list(chain(*batches[:4])), list(chain(*batches[4:]))
-    assert len(set(first)) == len(set(second)) == 20
-    assert first != second
-    assert first != sorted(first)
-    assert ids(order(clips), 8) == ids(order(clips), 8)
-    assert ids(order(clips), 8) != ids(order(clips, seed=1), 8)
-
-
-@pytest.mark.parametrize("start", [1, 3, 4, 6, 9])
-def test_skipping_goes_on_where_the_undisturbed_order_is(clips: Path, start: int) -> None:
-    assert ids(order(clips, start_batch=start), 4) == ids(order(clips), start + 4)[start:]
-
-
-def test_a_small_shuffle_buffer_resumes_too(clips: Path) -> None:
-    options = {"shuffle_buffer_clips": 3}
-    assert ids(order(clips, start_batch=5, **options), 3) == ids(order(clips, **options), 8)[5:]
-
-
-@pytest.mark.parametrize("world_size", [2, 3])
-def test_ranks_share_the_clips_out(clips: Path, world_size: int) -> None:
-    """With as many shards as ranks each reads its own; with two ranks and three shards rows are dealt out."""
-    per_rank = [
-        SeededBatches(
-            open_clips(str(clips), "medium", "train"), 24, 4, seed=0, rank=rank, world_size=world_size
-        )
-        for rank in range(world_size)
-    ]
-    seen = [list(chain(*ids(batches, batches.batches_per_epoch))) for batches in per_rank]
-    assert len({clip_id for of_rank in seen for clip_id in of_rank}) == sum(len(of_rank) for of_rank in seen)
-
-
-@pytest.mark.parametrize(("limit", "batch_size"), [(1, 4), (2, 5), (3, 12)])
-def test_a_batch_holds_few_clips_of_a_scan(clips: Path, limit: int, batch_size: int) -> None:
-    def limited(**options: object) -> SeededBatches:
-        rows = open_clips(str(clips), "medium", "train")
-        return SeededBatches(rows, 24, batch_size, seed=0, max_clips_of_scan=limit, **options)
-
-    count = 3 * limited().batches_per_epoch
-    batches = [[row for _, row in batch] for batch in islice(limited(), count)]
-    for batch in batches:
-        assert len({row["clip_id"] for row in batch}) == batch_size
-        assert max(Counter(row["scan_id"] for row in batch).values()) <= limit
-    resumed = ids(limited(start_batch=count - 2), 2)
-    assert resumed == [[row["clip_id"] for row in batch] for batch in batches[-2:]]
-    first_epoch = [row["clip_id"] for batch in batches[: count // 3] for row in batch]
-    assert len(set(first_epoch)) >= 0.9 * len(first_epoch), "clips wait for another batch, they are not lost"
-
-
-def test_a_limit_holds_over_all_processes(clips: Path) -> None:
-    def of_rank(rank: int) -> Iterator:
-        rows = open_clips(str(clips), "medium", "train")
-        return iter(SeededBatches(rows, 24, 3, 0, rank=rank, world_size=2, max_clips_of_scan=2))
-
-    for first, second in islice(zip(of_rank(0), of_rank(1), strict=True), 8):
-        assert max(Counter(row["scan_id"] for _, row in first + second).values()) <= 2
-
-
-def test_a_limit_that_cannot_be_kept_is_an_error(clips: Path) -> None:
-    rows = open_clips(str(clips), "medium", "train")
-    with pytest.raises(ClipsError, match="come from 4 scans, too few for 5 clips a batch with 1 of a scan"):
-        next(iter(SeededBatches(rows, 24, 5, seed=0, max_clips_of_scan=1)))
-    with pytest.raises(ClipsError, match="max_clips_of_scan is 1, but must be at least 2"):
-        SeededBatches(rows, 24, 5, seed=0, world_size=2, max_clips_of_scan=1)
 
 
 def test_near_duplicates_are_one_group() -> None:
@@ -304,11 +230,6 @@ def test_what_is_not_there_is_said_with_what_is(clips: Path, tmp_path: Path) -> 
         open_clips(str(tmp_path / "empty"), "medium", "train")
     with pytest.raises(StoredRowsError, match=r"no folder here.*nowhere"):
         open_clips(str(tmp_path / "nowhere"), "medium", "train")
-
-
-def test_too_few_clips_for_a_batch_are_counted(clips: Path) -> None:
-    with pytest.raises(ClipsError, match="24 training clips, fewer than a batch of 32 on each of 1 process"):
-        SeededBatches(open_clips(str(clips), "medium", "train"), 24, 32, seed=0)
 
 
 def test_a_scan_on_both_sides_is_refused() -> None:

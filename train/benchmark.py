@@ -22,7 +22,9 @@ from hub_cards.speed_table import speed_table
 from train.arguments import COMMAND_LINE, ArgumentsError, build, help_text, read_flags
 from train.benchmark_cpu import CpuArguments, benchmark_cpu
 from train.benchmark_gpu import GpuArguments, benchmark_gpu
+from train.benchmark_loader import LoaderArguments, benchmark_loader
 from train.benchmark_planes import PlanesArguments, benchmark_planes
+from train.benchmark_retrieval import RetrievalArguments, benchmark_retrieval
 from train.benchmark_step import StepArguments, benchmark_step
 from train.metrics_file import current_code_version, describe_machine
 from train.timing import BenchmarkResult, SkippedError
@@ -46,6 +48,8 @@ BENCHMARKS = {
     "step": Benchmark(StepArguments, benchmark_step),
     "cpu": Benchmark(CpuArguments, benchmark_cpu),
     "gpu": Benchmark(GpuArguments, benchmark_gpu),
+    "loader": Benchmark(LoaderArguments, benchmark_loader),
+    "retrieval": Benchmark(RetrievalArguments, benchmark_retrieval),
     "planes": Benchmark(PlanesArguments, benchmark_planes),
 }
 

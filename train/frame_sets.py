@@ -117,6 +117,25 @@ def patients_of_scans(dataset: str, config: str) -> dict[str, str]:
     return dict(zip(scan_ids, _patients(Path(dataset) / SPLITS_FILE, scan_ids), strict=True))
 
 
+def labels_of_scans(dataset: str, config: str) -> dict[str, set[int]]:
+    """The classes that each scan of a configuration shows; none where the set has no classes.
+
+    Raises:
+        FrameSetError: no such set.
+    """
+    labels: dict[str, set[int]] = {}
+    try:
+        for split in split_names(dataset, config):
+            features = open_rows(dataset, config, split, (SCAN_ID,)).features
+            columns = [name for name in (SCAN_ID, LABEL) if name in features]
+            for row in _rows(dataset, config, split, columns):
+                shown = {row[LABEL]} - {None, UNLABELLED} if LABEL in row else set()
+                labels.setdefault(row[SCAN_ID], set()).update(shown)
+    except StoredRowsError as error:
+        raise FrameSetError(str(error)) from error
+    return labels
+
+
 def _rows(dataset: str, config: str, split: str, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
     rows = open_rows(dataset, config, split, columns, select=True)
     try:

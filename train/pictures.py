@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 DOTS_PER_INCH = 110
+PICTURED_CLIPS = 1000  # a picture has no more points than that, and their matrix fits into memory
 
 
 def save_loss_curves(history: Sequence[dict[str, float]], path: Path) -> None:
@@ -37,12 +38,15 @@ def save_loss_curves(history: Sequence[dict[str, float]], path: Path) -> None:
 def save_similarity_matrix(speech: Tensor, video: Tensor, groups: Sequence[str], path: Path) -> None:
     """Cosine similarity of every clip's speech to every clip's video, clips of a group side by side.
 
+    Of more than a thousand clips, some are taken, evenly over the groups.
+
     Args:
         speech, video: (clips, features), row i of both from the same clip.
         groups: (clips,) what each clip shows; the clips are ordered by it.
         path: PNG file to write.
     """
     order = sorted(range(len(groups)), key=lambda index: groups[index])
+    order = order[:: -(-len(order) // PICTURED_CLIPS)]
     similarity = normalize(speech[order], dim=1) @ normalize(video[order], dim=1).T
     figure = Figure(figsize=(7.5, 6.5), layout="constrained")
     axes = figure.subplots()

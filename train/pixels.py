@@ -39,14 +39,11 @@ class PixelStatistics:
         Returns:
             float32 (batch, [frames,] channels, height, width).
         """
-        mean, std = ((255 * torch.tensor(values)).tolist() for values in (self.mean, self.std))
-        *frames, stored_channels, height, width = clips[0].shape
+        mean, std = (255 * torch.tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
+        *frames, _, height, width = clips[0].shape
         batch = torch.empty(len(clips), *frames, len(mean), height, width)
         for values, clip in zip(batch, clips, strict=True):
-            pixels = clip.float()
-            for channel in range(len(mean)):
-                centred = pixels[..., min(channel, stored_channels - 1), :, :] - mean[channel]
-                torch.div(centred, std[channel], out=values[..., channel, :, :])
+            torch.sub(clip, mean, out=values).div_(std)
         return batch
 
 

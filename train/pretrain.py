@@ -10,6 +10,7 @@ started again with `--resume_from_checkpoint last_or_new` goes on from there.
 """
 
 import sys
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from train.checkpoint import (
     load_checkpoint,
     remove_leftovers,
 )
+from train.clip_order import ScanLimit, SeededBatches
 from train.cpu_cores import use_free_cores
 from train.cpu_memory import keep_freed_memory
 from train.evaluation import GalleryEmbeddings, embed_gallery, measure
@@ -51,7 +53,6 @@ from train.training_run import TrainingRun, prepare_run
 from train.triples import (
     ClipKey,
     Row,
-    SeededBatches,
     Triples,
     check_splits,
     choose_gallery,
@@ -185,9 +186,18 @@ def find_clips(accelerator: Accelerator, arguments: PretrainArguments) -> Clips:
         shuffle_buffer_clips=arguments.shuffle_buffer_clips,
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
-        max_clips_of_scan=arguments.max_clips_of_scan,
+        scan_limit=scan_limit(arguments, dataset, training),
     )
     return Clips(order, read_gallery(accelerator, arguments, dataset, held_out), data_hash(dataset, config))
+
+
+def scan_limit(arguments: PretrainArguments, dataset: str, training: list[ClipKey]) -> ScanLimit | None:
+    """How many clips of a scan a batch may hold, if the run limits them."""
+    if arguments.max_clips_of_scan is None:
+        return None
+    clips_of_scans = Counter(key.scan_id for key in training)
+    scan_ids = open_clips(dataset, arguments.dataset_config, "train", columns=(SCAN_ID,))
+    return ScanLimit(arguments.max_clips_of_scan, clips_of_scans, scan_ids)
 
 
 def read_gallery(

@@ -1,5 +1,6 @@
 """How well embeddings find each other, and whether they have collapsed."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -30,8 +31,10 @@ def positive_ranks(queries: Tensor, candidates: Tensor, positives: Tensor, block
         raise ValueError("Embeddings hold NaN or infinite values: no retrieval can be computed from them.")
     queries, candidates = normalize(queries.double(), dim=1), normalize(candidates.double(), dim=1)
     ranks = []
+    # One block's memory for all of them: new memory costs as much time as the products that fill it.
+    memory = queries.new_empty(min(block_size, len(queries)), len(candidates))
     for block, own in zip(queries.split(block_size), positives.split(block_size), strict=True):
-        similarity = block @ candidates.T
+        similarity = torch.mm(block, candidates.T, out=memory[: len(block)])
         # Rounding makes equal embeddings differ in the last bits: within 1e-9 is a tie.
         ranks.append((similarity >= similarity.gather(1, own[:, None]) - 1e-9).sum(dim=1))
     return torch.cat(ranks) if ranks else torch.zeros(0, dtype=torch.int64)
@@ -57,16 +60,23 @@ def alignment(first: Tensor, second: Tensor) -> float:
     return distance.square().sum(dim=1).mean().item()
 
 
-def uniformity(embeds: Tensor) -> float:
+def uniformity(embeds: Tensor, block_size: int = 1024) -> float:
     """log of the mean of exp(-2 d^2) over all pairs on the unit sphere (Wang & Isola, 2020).
 
     0 where all embeddings are one point; lower is more evenly spread.
 
     Args:
         embeds: (rows, features), two rows at least.
+        block_size: rows compared at a time, which bounds memory to block_size x rows.
     """
-    distances = torch.nn.functional.pdist(normalize(embeds.double(), dim=1))
-    return distances.square().mul(-2).exp().mean().log().item()
+    rows = normalize(embeds.double(), dim=1)
+    total = 0.0
+    for start in range(0, len(rows), block_size):
+        # With those of earlier blocks, its rows have been compared already.
+        cosines = rows[start : start + block_size] @ rows[start:].T
+        # On the sphere d^2 is 2 - 2 cos; above the diagonal each pair stands once.
+        total += cosines.sub_(1).mul_(4).exp_().triu_(1).sum().item()
+    return math.log(total / math.comb(len(rows), 2))
 
 
 def effective_rank(embeds: Tensor) -> float:

@@ -4,12 +4,15 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from datasets import IterableDataset, get_dataset_split_names, load_dataset
 from datasets.exceptions import DatasetNotFoundError
 from huggingface_hub import dataset_info
 
 INFO_FILE = "info.json"
+
+Row = dict[str, Any]
 
 
 class StoredRowsError(ValueError):

@@ -9,20 +9,17 @@ import hashlib
 import io
 import math
 import random
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import numpy as np
 import soundfile
 import torch
 from datasets import IterableDataset
-from datasets.distributed import split_dataset_by_node
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 from torchvision.io import decode_image
 from transformers import BatchFeature, ProcessorMixin
 
@@ -38,14 +35,9 @@ from datasets_scripts.schema import (
 )
 from train.arguments import AugmentationArguments
 from train.augmentation import augment_frames
+from train.clip_order import ClipsError, SeededBatches
 from train.pixels import PixelStatistics
-from train.stored_rows import StoredRowsError, open_rows
-
-Row = dict[str, Any]
-
-
-class ClipsError(StoredRowsError):
-    """Clips that cannot be trained on; the text says which, and what to do."""
+from train.stored_rows import Row, open_rows
 
 
 @dataclass(frozen=True)
@@ -187,7 +179,8 @@ class Triples(Dataset):
         self.minimum_speech_fraction = minimum_speech_fraction
         self.use_audio = use_audio
         self.use_image = use_image
-        self.kept: dict[str, tuple[Tensor, Tensor | None]] | None = {} if keep_in_memory else None
+        self.kept_frames: dict[str, Tensor] | None = {} if keep_in_memory else None
+        self.kept_features: dict[str, Tensor | None] | None = {} if keep_in_memory else None
         self.near_duplicate_seconds = near_duplicate_seconds
         self.statistics = PixelStatistics(
             processor.image_processor.image_mean, processor.image_processor.image_std
@@ -198,25 +191,32 @@ class Triples(Dataset):
         draw = random.Random(f"{self.seed}/{epoch}/{row[CLIP_ID]}") if self.augmentation else None
         try:
             video_indices, image_index = pick_frames(len(row[FRAMES]), self.num_frames, draw)
-            frames, features = self._decode(row, [*video_indices, image_index])
+            frames = self._frames(row, [*video_indices, image_index])
+            video, image = frames[:-1], frames[-1:]
+            if draw:
+                video = augment_frames(video, self.video_size, self.augmentation, draw)
+                image = augment_frames(image, self.image_size, self.augmentation, draw)
+            features = self._features(row)
         except (ValueError, RuntimeError) as error:
             raise ClipsError(f"Clip {row[CLIP_ID]} cannot be used: {error}. Cut the clips anew.") from error
-        video, image = frames[:-1], frames[-1:]
-        if draw:
-            video = augment_frames(video, self.video_size, self.augmentation, draw)
-            image = augment_frames(image, self.image_size, self.augmentation, draw)
         triple = {"clip_id": row[CLIP_ID], "video": video, "image": image[0], "input_features": features}
         if self.near_duplicate_seconds is not None:
             triple["clip_group"] = clip_group(row[SCAN_ID], row[START_S], self.near_duplicate_seconds)
         return triple
 
-    def _decode(self, row: Row, indices: list[int]) -> tuple[Tensor, Tensor | None]:
-        if self.kept is None:
-            return decode_frames([row[FRAMES][index] for index in indices]), self._log_mel(row)
-        if row[CLIP_ID] not in self.kept:
-            self.kept[row[CLIP_ID]] = (decode_frames(row[FRAMES]), self._log_mel(row))
-        frames, features = self.kept[row[CLIP_ID]]
-        return frames[indices], features
+    def _frames(self, row: Row, indices: list[int]) -> Tensor:
+        if self.kept_frames is None:
+            return decode_frames([row[FRAMES][index] for index in indices])
+        if row[CLIP_ID] not in self.kept_frames:
+            self.kept_frames[row[CLIP_ID]] = decode_frames(row[FRAMES])
+        return self.kept_frames[row[CLIP_ID]][indices]
+
+    def _features(self, row: Row) -> Tensor | None:
+        if self.kept_features is None:
+            return self._log_mel(row)
+        if row[CLIP_ID] not in self.kept_features:
+            self.kept_features[row[CLIP_ID]] = self._log_mel(row)
+        return self.kept_features[row[CLIP_ID]]
 
     def _log_mel(self, row: Row) -> Tensor | None:
         is_usable = row[AUDIO] is not None and row[SPEECH_FRACTION] >= self.minimum_speech_fraction
@@ -259,123 +259,26 @@ def clip_group(scan_id: str, start_s: float, window_seconds: float) -> int:
 
 
 def decode_frames(encoded: Sequence[dict[str, Any]]) -> Tensor:
-    """uint8 (frames, channels, height, width) of encoded images, grey ones with one channel."""
+    """uint8 (frames, channels, height, width) of encoded images: 1 channel where all are grey, else 3."""
     buffers = [torch.frombuffer(bytearray(image["bytes"]), dtype=torch.uint8) for image in encoded]
-    return torch.stack([decode_image(buffer) for buffer in buffers])
+    frames = [decode_image(buffer) for buffer in buffers]
+    if len({len(frame) for frame in frames}) > 1:
+        frames = [frame.expand(3, -1, -1) for frame in frames]
+    return torch.stack(frames)
 
 
 def decode_audio(encoded: dict[str, Any]) -> np.ndarray:
     """float32 (samples,) of a clip's FLAC at 32 kHz."""
-    waveform, sampling_rate_hz = soundfile.read(io.BytesIO(encoded["bytes"]), dtype="float32", always_2d=True)
+    waveform, sampling_rate_hz = soundfile.read(io.BytesIO(encoded["bytes"]), dtype="float32")
     if sampling_rate_hz != SAMPLING_RATE_HZ:
         raise ValueError(f"its sound has {sampling_rate_hz} Hz in place of {SAMPLING_RATE_HZ} Hz")
-    return waveform.mean(axis=1)
+    return waveform if waveform.ndim == 1 else waveform.mean(axis=1)
 
 
 def log_mel(processor: ProcessorMixin, waveform: np.ndarray) -> Tensor | None:
     """The log-mel spectrogram (time, mel) of a 32 kHz waveform (samples,); None for digital silence."""
     extracted = processor.feature_extractor(waveform, sampling_rate=SAMPLING_RATE_HZ, return_tensors="pt")
     return extracted["input_features"][0] if extracted["audio_mask"][0] else None
-
-
-class SeededBatches(Sampler):
-    """Endless batches of (epoch, undecoded row) in an order that the seed alone decides.
-
-    An epoch has `clips // (batch_size * world_size)` batches on every rank; the rest is left out, and since
-    each epoch has another order, it is another rest each time.
-
-    Args:
-        rows: the split's stream.
-        clips: number of its clips.
-        batch_size: clips a batch, on this rank.
-        seed: of the order.
-        start_batch: batches to skip, counted from the beginning of training.
-        shuffle_buffer_clips: clips from which the next is drawn.
-        rank, world_size: this process and how many there are; each reads its own share.
-        max_clips_of_scan: most clips of one scan in the batch of all processes together, so at least
-            `world_size`; a clip too many waits for a later batch. None: as they come.
-
-    Raises:
-        ClipsError: too few clips for a batch, or a limit that no batch of several processes can keep.
-    """
-
-    def __init__(
-        self,
-        rows: IterableDataset,
-        clips: int,
-        batch_size: int,
-        seed: int,
-        start_batch: int = 0,
-        shuffle_buffer_clips: int = 1000,
-        rank: int = 0,
-        world_size: int = 1,
-        max_clips_of_scan: int | None = None,
-    ) -> None:
-        if max_clips_of_scan is not None and max_clips_of_scan < world_size:
-            raise ClipsError(
-                f"max_clips_of_scan is {max_clips_of_scan}, but must be at least {world_size}, one for each "
-                "process: each chooses its clips without the others."
-            )
-        self.batches_per_epoch = clips // (batch_size * world_size)
-        if self.batches_per_epoch == 0:
-            raise ClipsError(
-                f"There are {clips} training clips, fewer than a batch of {batch_size} on each of "
-                f"{world_size} process(es): "
-                "lower per_device_train_batch_size or cut more clips."
-            )
-        # Filling the buffer from several shards at a time would sleep 5 s at the end of every epoch (datasets
-        # 5.2).
-        shuffled = rows.shuffle(seed=seed, buffer_size=shuffle_buffer_clips, max_buffer_input_shards=1)
-        self.rows = split_dataset_by_node(shuffled, rank, world_size)
-        self.batch_size = batch_size
-        self.start_batch = start_batch
-        self.clips = clips
-        self.clips_of_scan = batch_size if max_clips_of_scan is None else max_clips_of_scan // world_size
-
-    def __iter__(self) -> Iterator[list[tuple[int, Row]]]:
-        epoch, skipped_batches = divmod(self.start_batch, self.batches_per_epoch)
-        while True:
-            self.rows.set_epoch(epoch)
-            for batch in islice(self._batches_of_epoch(), skipped_batches, self.batches_per_epoch):
-                yield [(epoch, row) for row in batch]
-            epoch, skipped_batches = epoch + 1, 0
-
-    def _batches_of_epoch(self) -> Iterator[list[Row]]:
-        """Endless batches of rows; what would be too many clips of a scan waits, and comes first later."""
-        rows, waiting = self._rows_of_epoch(), []
-        while True:
-            batch, of_scan = [], Counter()
-            waiting = [row for row in waiting if not self._take(row, batch, of_scan)]
-            refused_in_a_row = 0
-            while len(batch) < self.batch_size:
-                row = next(rows)
-                refused_in_a_row += 1
-                if self._take(row, batch, of_scan):
-                    refused_in_a_row = 0
-                elif refused_in_a_row > self.clips:
-                    raise ClipsError(
-                        f"The clips of this process come from {len(of_scan)} scans, too few for "
-                        f"{self.batch_size} clips a batch with {self.clips_of_scan} of a scan: raise "
-                        "max_clips_of_scan, or lower per_device_train_batch_size."
-                    )
-                else:
-                    waiting.append(row)
-            yield batch
-
-    def _take(self, row: Row, batch: list[Row], of_scan: Counter) -> bool:
-        """Puts a row into a batch that has room for it."""
-        has_room = len(batch) < self.batch_size and of_scan[row[SCAN_ID]] < self.clips_of_scan
-        # Where a share begins again, a clip that waits may come by a second time.
-        fits = has_room and all(row[CLIP_ID] != other[CLIP_ID] for other in batch)
-        if fits:
-            batch.append(row)
-            of_scan[row[SCAN_ID]] += 1
-        return fits
-
-    def _rows_of_epoch(self) -> Iterator[Row]:
-        # Shards are not equally long: a rank whose share is short of a whole epoch begins it again.
-        while True:
-            yield from self.rows
 
 
 def training_batches(
