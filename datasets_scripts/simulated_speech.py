@@ -17,7 +17,7 @@ from .room_sound import RoomParameters, amplitude, in_room, require_range
 from .schema import BACKGROUND, PLANES
 from .simulated_visits import Visit
 from .voices import Group, draw_voice, require_group
-from .wordings import CHAT, plane_wordings
+from .wordings import chat_wordings, plane_wordings
 
 Kind = Literal["plane", "wrong", "chat"]
 
@@ -68,10 +68,10 @@ class SpeechParameters:
                 raise ValueError(
                     f"SpeechParameters.{name} is {getattr(self, name)}; give a share from 0 to 1."
                 )
-        total = self.relevant_share + self.wrong_share + self.chat_share
-        if total > 1.0 + 1e-9:
+        if self.spoken_share > 1.0 + 1e-9:
             raise ValueError(
-                f"SpeechParameters: relevant_share, wrong_share and chat_share add up to {total:g}; "
+                "SpeechParameters: relevant_share, wrong_share and chat_share add up to "
+                f"{self.spoken_share:g}; "
                 "lower them to 1 or less (the rest is silence)."
             )
         require_group(self.wording_group, "SpeechParameters.wording_group")
@@ -85,6 +85,36 @@ class SpeechParameters:
             raise ValueError(
                 f"SpeechParameters.pause_seconds is {self.pause_seconds}; a pause is 0 s or more."
             )
+
+    @property
+    def spoken_share(self) -> float:
+        """Share of remarks that are made at all, whatever they are about."""
+        return self.relevant_share + self.wrong_share + self.chat_share
+
+    def with_relevance(self, relevance: float) -> "SpeechParameters":
+        """As much speech, of which the share `relevance` names the plane on the screen.
+
+        What is left of it names another plane or is chat, in the proportion that the two have here.
+
+        Raises:
+            ValueError: `relevance` is no share, or nothing here is beside the point although it would have to
+                be there.
+        """
+        if not 0.0 <= relevance <= 1.0:
+            raise ValueError(f"The relevance of the speech is {relevance}; give a share from 0 to 1.")
+        beside_the_point = self.wrong_share + self.chat_share
+        if beside_the_point == 0 and relevance < 1:
+            raise ValueError(
+                "SpeechParameters.wrong_share and chat_share are 0, so nothing tells what speech beside the "
+                "point would be; give one of them."
+            )
+        scale = 0.0 if relevance == 1 else self.spoken_share * (1 - relevance) / beside_the_point
+        return replace(
+            self,
+            relevant_share=self.spoken_share * relevance,
+            wrong_share=self.wrong_share * scale,
+            chat_share=self.chat_share * scale,
+        )
 
     def kind(self, draw: float) -> Kind | None:
         """The kind of remark that a uniform draw in 0..1 stands for; None for silence."""
@@ -220,7 +250,7 @@ def _naming(
 def _other_sentences(kind: Kind, label: str, draw: float, group: Group) -> tuple[str, Sequence[str]]:
     """The label, and the sentences to choose from, of a remark that does not name the plane `label`."""
     if kind == "chat":
-        return "", CHAT
+        return "", chat_wordings(group)
     wrong_label = _pick([plane for plane in PLANES if plane not in (label, BACKGROUND)], draw)
     return wrong_label, plane_wordings(wrong_label, group)
 

@@ -1,4 +1,4 @@
-"""What a sonographer says: wordings for every plane, in two groups, and chat about other things.
+"""What a sonographer says: wordings for every plane, and chat about other things, each in two groups.
 
 A training hears the "seen" wordings; the "held_out" ones use the same names for a structure in other
 sentences, so that an evaluation can ask whether a name was learnt and not a sentence.
@@ -404,6 +404,20 @@ CHAT: tuple[str, ...] = (
     "It was so hot last night that nobody in our house could sleep.",
     "I've been trying to grow tomatoes, but the slugs keep eating them.",
 )
+
+HELD_OUT_CHAT: tuple[str, ...] = CHAT[::4]  # subjects and lengths follow each other, so each fourth has all
+
+
+def chat_wordings(group: Group = "all") -> tuple[str, ...]:
+    """Every sentence of a group that is about something else than the scan.
+
+    Raises:
+        ValueError: `group` is none of the groups.
+    """
+    require_group(group, "group")
+    if group == "all":
+        return CHAT
+    return tuple(sentence for sentence in CHAT if (sentence in HELD_OUT_CHAT) == (group == "held_out"))
 
 
 def plane_wordings(label: str, group: Group = "all") -> tuple[str, ...]:

@@ -98,6 +98,19 @@ def test_the_loader_s_measured_rate_is_scaled_only_as_stated(tmp_path: Path) -> 
     assert faster["workload"]["loader_clips_per_second_per_core"] == 45
 
 
+def test_the_size_of_a_clip_is_that_of_the_loader_s_set(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    details = {"clips_per_second": 30.0, "bytes_per_clip": 250000.0}
+    words = ("--clips_per_second_per_gpu", "900", "--loader")
+    loader = write_benchmark(tmp_path / "loader.json", "loader", details=details)
+    assert projected(tmp_path, *words, loader)["workload"]["bytes_per_clip"] == 250000
+    stated = projected(tmp_path, *words, loader, "--bytes_per_clip", "400000")
+    assert stated["workload"]["bytes_per_clip"] == 400000
+    without = write_benchmark(tmp_path / "without.json", "loader", details={"clips_per_second": 30.0})
+    assert "no 'bytes_per_clip' among its details" in refusal(capsys, *words, without)
+
+
 def test_refusals_are_sentences(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     rate = ("--clips_per_second_per_gpu", "900")
     assert "exactly one of step, clips_per_second_per_gpu" in refusal(capsys, *STATED)

@@ -100,6 +100,7 @@ def benchmark_loader(arguments: LoaderArguments) -> BenchmarkResult:
     keep_freed_memory(torch.device("cpu"))
     with tempfile.TemporaryDirectory() as folder:
         loaded = make_set(arguments, Path(folder))
+        bytes_per_clip = stored_bytes_per_clip(loaded)
         clips = arguments.batches * arguments.batch_size
         batches, bare, of_video_files = (
             batches_of(loaded, arguments, workers=0),
@@ -122,6 +123,7 @@ def benchmark_loader(arguments: LoaderArguments) -> BenchmarkResult:
         "seconds": seconds,
         "clips_per_second": clips / median_seconds(seconds)["loader"],
         "clips_per_second_of_workers": {str(number): rate for number, rate in rates.items()},
+        "bytes_per_clip": bytes_per_clip,
     }
     return BenchmarkResult(loader_ratios(seconds, rates), details)
 
@@ -160,6 +162,13 @@ def make_set(arguments: LoaderArguments, folder: Path) -> LoadedSet:
         model=arguments.model or {},
     )
     return LoadedSet(recordings, clips, config, run, build_processor(run.model_config()))
+
+
+def stored_bytes_per_clip(loaded: LoadedSet) -> float:
+    """Size of the training shards over the number of their clips."""
+    shards = (loaded.clips / "data" / loaded.config).glob("train-*.parquet")
+    clips = list_clips(str(loaded.clips), loaded.config, "train")
+    return sum(shard.stat().st_size for shard in shards) / len(clips)
 
 
 def batches_of(loaded: LoadedSet, arguments: LoaderArguments, workers: int) -> Iterator[object]:

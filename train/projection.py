@@ -1,6 +1,6 @@
 """Projects the speed of pretraining on many H100 GPUs, on paper, and what breaks first.
 
-python -m train.projection --step STEP.json --loader LOADER.json --bytes_per_clip BYTES [--output FILE.json]
+python -m train.projection --step STEP.json --loader LOADER.json [--output FILE.json]
 
 STEP.json and LOADER.json are what `python train/benchmark.py step` (or gpu) and `loader` write with --output.
 """
@@ -27,7 +27,7 @@ PAPER_CLIPS = 10_457  # of 6 s
 GPU = "H100"
 STEP_BENCHMARKS = ("step", "gpu")
 LOADER_BENCHMARKS = ("loader",)
-RATE = "clips_per_second"  # among a benchmark's details
+RATE, BYTES = "clips_per_second", "bytes_per_clip"  # among a benchmark's details
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class ProjectionArguments:
         loader: JSON of the benchmark of the loader.
         loader_clips_per_second_per_core: of one worker, as you state it.
         loader_core_speedup: how many times as fast a core of the nodes is as the one that was measured.
-        bytes_per_clip: of a clip in its Parquet file.
+        bytes_per_clip: of a clip in its Parquet file; by default that of the set that `loader` read.
         clips_per_gpu: batch of each GPU; that of the measured step, where one is given.
         clip_seconds: length of a clip's sound, for the FLOPs of the speech tower.
         training_clips: in the set; by default the paper's of 6 s.
@@ -87,7 +87,8 @@ class ProjectionArguments:
         self._require_one("loader", "loader_clips_per_second_per_core")
         has_step = self.step is not None or self.step_speedup is None
         require(self, "step_speedup", has_step, "left out: no measured step is given to scale")
-        require(self, "bytes_per_clip", self.bytes_per_clip is not None, "given, for the storage")
+        has_bytes = self.bytes_per_clip is not None or self.loader is not None
+        require(self, "bytes_per_clip", has_bytes, "given where no benchmark of the loader is")
         require(self, "gpus", bool(self.gpus) and min(self.gpus) >= 1, "one or more numbers from 1 on")
         for count in self.gpus:
             self.cluster.nodes(count)
@@ -151,7 +152,7 @@ def make_projection(arguments: ProjectionArguments) -> Projection:
         clips_per_gpu=arguments.clips_per_gpu,
         clips_per_second_per_gpu=rate,
         loader_clips_per_second_per_core=loader_rate(arguments),
-        bytes_per_clip=arguments.bytes_per_clip,
+        bytes_per_clip=bytes_per_clip(arguments),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         training_clips=arguments.training_clips,
         collectives=arguments.collectives,
@@ -174,7 +175,7 @@ def gpu_rate(arguments: ProjectionArguments, model: DualRepModel) -> tuple[float
             f"Projected from {flops / 1e9:.0f} GFLOPs a clip at an assumed {share:.0%} of the H100's dense "
             "bf16 rate: no step was measured"
         )
-    measured = read_benchmark(arguments.step, STEP_BENCHMARKS)
+    measured = read_benchmark(arguments.step, STEP_BENCHMARKS, RATE)
     machine = measured["machine"]["gpu"] or measured["machine"]["cpu"]
     title = f"Projected from the step measured on {machine}"
     if arguments.step_speedup is not None:
@@ -192,15 +193,22 @@ def loader_rate(arguments: ProjectionArguments) -> float:
     """Clips a second that one worker decodes on a core of the nodes."""
     rate = arguments.loader_clips_per_second_per_core
     if rate is None:
-        rate = read_benchmark(arguments.loader, LOADER_BENCHMARKS)["details"][RATE]
+        rate = read_benchmark(arguments.loader, LOADER_BENCHMARKS, RATE)["details"][RATE]
     return rate * arguments.loader_core_speedup
 
 
-def read_benchmark(path: str, names: tuple[str, ...]) -> dict[str, Any]:
+def bytes_per_clip(arguments: ProjectionArguments) -> float:
+    """Size of a clip in its Parquet file, as stated or as the loader's benchmark had it."""
+    if arguments.bytes_per_clip is not None:
+        return arguments.bytes_per_clip
+    return read_benchmark(arguments.loader, LOADER_BENCHMARKS, BYTES)["details"][BYTES]
+
+
+def read_benchmark(path: str, names: tuple[str, ...], detail: str) -> dict[str, Any]:
     """What one of these benchmarks wrote.
 
     Raises:
-        ArgumentsError: another file, a benchmark that was skipped, or one that says no rate.
+        ArgumentsError: another file, a benchmark that was skipped, or one without this detail.
     """
     wanted = f"Give what `python train/benchmark.py {names[0]} --output FILE.json` wrote."
     try:
@@ -211,8 +219,8 @@ def read_benchmark(path: str, names: tuple[str, ...]) -> dict[str, Any]:
         raise ArgumentsError(f"{path} is not of the benchmark {' or '.join(names)}. {wanted}")
     if measured["skipped"] is not None:
         raise ArgumentsError(f"{path}: the benchmark was skipped: {measured['skipped']}")
-    if RATE not in measured["details"]:
-        raise ArgumentsError(f"{path} has no {RATE!r} among its details. {wanted}")
+    if detail not in measured["details"]:
+        raise ArgumentsError(f"{path} has no {detail!r} among its details. {wanted}")
     return measured
 
 

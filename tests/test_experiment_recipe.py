@@ -1,0 +1,131 @@
+"""The recipe of the experiments: settings over settings, names that stand for something, the smoke test."""
+
+from pathlib import Path
+
+import pytest
+from experiment_helpers import small_recipe
+
+from modeling_dualrep.configuration_dualrep import DualRepConfig
+from train.arguments import ArgumentsError, PretrainArguments, build, merge
+from train.experiment_recipe import full_row_names, read_experiment_recipe
+from train.finetune_arguments import FinetunePlanesArguments, FinetuneSaliencyArguments
+
+SHIPPED = Path(__file__).resolve().parents[1] / "train" / "recipes" / "reproduce.yaml"
+CLAIM = {"name": "a", "task": "planes", "metric": "f1", "better": "best_medium", "worse": "random"}
+
+
+def test_a_setting_takes_the_fields_that_it_is_put_over(tmp_path: Path) -> None:
+    recipe = small_recipe(tmp_path)
+    printed, best = recipe.pretraining_fields("printed"), recipe.pretraining_fields("best")
+    assert "negatives" not in printed["model"] and best["model"].pop("negatives") == "mean"
+    assert best == printed
+
+
+def test_the_smoke_test_changes_its_fields_alone(tmp_path: Path) -> None:
+    whole, quick = small_recipe(tmp_path), small_recipe(tmp_path, is_quick=True)
+    assert (whole.quick, whole.seeds, quick.quick, quick.seeds) == (False, (0, 1), True, (0,))
+    assert quick.pretraining_fields("best")["max_steps"] == 1
+    assert quick.pretraining_fields("printed")["max_steps"] == 2 and quick.tables == whole.tables
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_a_kept_recipe_reads_back_as_it_was(tmp_path: Path, quick: bool) -> None:
+    for recipe in (small_recipe(tmp_path, quick), read_experiment_recipe(SHIPPED, quick)):
+        kept = tmp_path / "kept.yaml"
+        kept.write_text(recipe.to_yaml())
+        assert read_experiment_recipe(kept) == recipe
+
+
+@pytest.mark.parametrize(
+    ("fields", "refusal"),
+    [
+        ({"sedes": [1]}, r"no field 'sedes'.*seeds"),
+        ({"quick": {"sedes": [1]}}, r"no field 'quick\.sedes'"),
+        ({"rows": {"random": {"tilte": "x"}}}, r"no field 'rows\.random\.tilte'.*title"),
+        ({"rows": {"random": {"start": "nothing"}}}, r"rows\.random\.start names 'nothing'"),
+        ({"settings": {"best": {"over": "bset"}}}, r"settings\.best\.over names 'bset'"),
+        ({"settings": {"printed": {"over": "best"}}}, "in a circle"),
+        ({"tables": {"1": {"rows": ["rnadom"]}}}, r"tables\.1\.rows names 'rnadom'"),
+        ({"tables": {"1": {"tasks": ["plane"]}}}, r"tables\.1\.tasks is .*planes_frozen"),
+        ({"tables": {"1": {"tasks": ["saliency"]}}}, "searches are missing"),
+        ({"tables": {"1": {"settings": ["worst"]}}}, r"tables\.1\.settings names 'worst'"),
+        ({"pretrainings": {"medium": {"clips": "huge"}}}, r"pretrainings\.medium\.clips is 'huge'"),
+        ({"pretrainings": {"medium": {"relevant_speech": 2}}}, "between 0 and 1"),
+        ({"searches": {"planes": {"steps": []}}}, r"searches\.planes\.steps"),
+        ({"splits": 0}, "splits is 0"),
+        ({"seeds": []}, "seeds is"),
+        ({"claims": [{**CLAIM, "better": "medium"}]}, "the claim 'a' names 'medium'.*best_medium"),
+        ({"claims": [{**CLAIM, "task": "plane"}]}, "the claim 'a' names 'plane'"),
+    ],
+)
+def test_what_cannot_be_run_is_refused(tmp_path: Path, fields: dict, refusal: str) -> None:
+    with pytest.raises(ArgumentsError, match=refusal):
+        small_recipe(tmp_path, **fields)
+
+
+def shipped_models(quick: bool) -> dict[tuple[str, str], PretrainArguments]:
+    recipe = read_experiment_recipe(SHIPPED, quick)
+    return {
+        (setting, name): build(
+            PretrainArguments,
+            merge(recipe.pretraining_fields(setting), spec.fields) | {"output_dir": "x", "dataset": "x"},
+            "test",
+        )
+        for setting in recipe.settings
+        for name, spec in recipe.pretrainings.items()
+    }
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_every_pretraining_and_fine_tuning_that_we_ship_can_be_built(quick: bool) -> None:
+    models = shipped_models(quick)
+    assert all(isinstance(arguments.model_config(), DualRepConfig) for arguments in models.values())
+    recipe = read_experiment_recipe(SHIPPED, quick)
+    for name, fields in recipe.finetuning.items():
+        cls = FinetuneSaliencyArguments if name == "saliency" else FinetunePlanesArguments
+        for row in recipe.rows.values():
+            told = {"output_dir": "x", "model": "random", "dataset": "x", "max_steps": 1}
+            build(cls, merge(fields, row.finetuning) | told, "test")
+
+
+def test_the_printed_setting_is_the_paper_s() -> None:
+    printed = shipped_models(False)["printed", "medium"]
+    config = printed.model_config()
+    assert (printed.learning_rate, printed.weight_decay, printed.lr_scheduler_type) == (
+        3e-3,
+        1e-4,
+        "constant",
+    )
+    assert (config.temperature, config.contrastive_balance, config.margin) == (0.1, 0.5, 0.2)
+    assert (config.negatives, config.image_loss_weight, config.audio_loss_weight) == ("hardest", 1.0, 1.0)
+    assert not config.fuse_candidates_with_anchor_video and printed.speech_words.steps == 0
+    assert printed.mean_negatives_steps == 0
+
+
+def test_the_best_setting_is_all_options_and_each_stands_alone_beside_it() -> None:
+    recipe = read_experiment_recipe(SHIPPED)
+    options = {name: spec for name, spec in recipe.settings.items() if name not in ("printed", "best")}
+    together: dict = {}
+    for spec in options.values():
+        assert spec.over == "printed" and len(spec.fields) == 1
+        together = merge(together, spec.fields)
+    assert together == recipe.settings["best"].fields and recipe.settings["best"].over == "printed"
+    assert set(recipe.tables["options"].settings) == {"printed", "best", *options}
+
+
+def test_every_initialisation_has_the_same_search() -> None:
+    recipe = read_experiment_recipe(SHIPPED)
+    searched = {"learning_rate", "max_steps", "num_train_epochs"}
+    assert not any(searched & set(row.finetuning) for row in recipe.rows.values())
+    for share in (1, 2, 5, 10, 50):
+        pair = [recipe.rows[f"{start}_{share}_percent"].finetuning for start in ("random", "medium")]
+        assert pair[0] == pair[1] and pair[0]["label_share"] == share / 100
+
+
+def test_the_paper_s_rows_are_there() -> None:
+    recipe = read_experiment_recipe(SHIPPED)
+    for table in ("1", "2"):
+        assert recipe.tables[table].rows == ("imagenet", "random", "large", "medium")
+    assert set(recipe.tables["3"].rows) == {"mmsl_only", "mmcl_only", "without_image", "medium"}
+    assert len(recipe.seeds) >= 3 and len(recipe.draws) >= 2 and recipe.splits == 5
+    assert {"imagenet", "random", "best_medium", "printed_large"} <= full_row_names(recipe)
