@@ -16,6 +16,7 @@ from .schema import (
     FIXATIONS,
     GAZE_CONFIG,
     LABEL,
+    PLANE_CLIPS_CONFIG,
     PLANES,
     PLANES_CONFIG,
     SCAN_ID,
@@ -89,41 +90,51 @@ def _describe_remarks(remarks: Sequence[Remark], seconds: float) -> dict[str, fl
 
 
 def describe_clips(folder: Path, config: str) -> dict[str, Any]:
-    """By split: how many clips, how much of each is speech and, where the recordings' names are known, how
-    much of a remark about the picture the clips hold."""
-    clips = folder / CLIPS
-    report = folder / f"{CLIPS}.{config}.report.json"
+    """By split: how many clips, how much of each is speech and, where the recordings are at hand, how much of
+    a remark about the picture the clips hold.
+
+    Args:
+        folder: of one kind of set, its clips and recordings in folders below.
+        config: `large` or `medium`.
+    """
+    clips, report = folder / CLIPS, folder / f"{CLIPS}.{config}.report.json"
     remarks: dict[str, list[Remark]] = {}
     if report.is_file():
         outcomes = json.loads(report.read_text(encoding="utf-8"))["recordings"]
         remarks = {each["scan_id"]: read_remarks(folder / RECORDINGS / each["name"]) for each in outcomes}
     seconds = read_info(clips, config)["clip_seconds"]
-    described = {}
+    described: dict[str, Any] = {}
     for split in SPLITS:
         rows = _read(clips, config, split, (SCAN_ID, START_S, SPEECH_FRACTION)).to_pylist()
-        fractions = [row[SPEECH_FRACTION] for row in rows]
+        if not rows:
+            continue
         described[split] = {
             "clips": len(rows),
             "scans": len({row[SCAN_ID] for row in rows}),
-            "speech_fraction": {
-                "mean": _mean(fractions),
-                "quartiles": [_round(each) for each in np.quantile(fractions, (0.25, 0.5, 0.75))],
-                "silent": _mean([fraction < SILENT_BELOW for fraction in fractions]),
-            },
+            "speech_fraction": _describe_speech([row[SPEECH_FRACTION] for row in rows]),
         }
         if remarks:
-            spans = [(row[START_S], row[START_S] + seconds) for row in rows]
-            said = [remarks[row[SCAN_ID]] for row in rows]
-            described[split]["share_of_clips"] = _shares(spans, said)
-            whole = [whole_remarks(each, *span) for each, span in zip(said, spans, strict=True)]
-            words = [sum(len(remark.text.split()) for remark in each) for each in whole]
-            described[split]["mean_words_of_whole_remarks"] = _mean(words)
+            clips_of_split = [(remarks[row[SCAN_ID]], row[START_S], row[START_S] + seconds) for row in rows]
+            described[split] |= _describe_contents(clips_of_split)
     return described
 
 
-def _shares(spans: Sequence[tuple[float, float]], said: Sequence[list[Remark]]) -> dict[str, float]:
-    kinds = Counter(speech_of(remarks, *span) for remarks, span in zip(said, spans, strict=True))
-    return {kind: _round(kinds[kind] / len(spans)) for kind in (WHOLE, PART, BESIDE, NOTHING)}
+def _describe_speech(fractions: Sequence[float]) -> dict[str, Any]:
+    return {
+        "mean": _mean(fractions),
+        "quartiles": [_round(each) for each in np.quantile(fractions, (0.25, 0.5, 0.75))],
+        "silent": _mean([fraction < SILENT_BELOW for fraction in fractions]),
+    }
+
+
+def _describe_contents(clips: Sequence[tuple[list[Remark], float, float]]) -> dict[str, Any]:
+    """Of clips, each given as the remarks of its scan, its start and its end in seconds."""
+    kinds = Counter(speech_of(*clip) for clip in clips)
+    words = [sum(len(remark.text.split()) for remark in whole_remarks(*clip)) for clip in clips]
+    return {
+        "share_of_clips": {kind: _round(kinds[kind] / len(clips)) for kind in (WHOLE, PART, BESIDE, NOTHING)},
+        "mean_words_of_whole_remarks": _mean(words),
+    }
 
 
 def speech_of(remarks: Sequence[Remark], start_s: float, end_s: float) -> str:
@@ -145,16 +156,15 @@ def whole_remarks(remarks: Sequence[Remark], start_s: float, end_s: float) -> li
 
 
 def describe_frames(frames: Path) -> dict[str, Any]:
-    """By configuration and split: scans and frames, the frames of each class, the fixations of a frame."""
+    """By configuration and split: scans and rows, the rows of each class, the fixations of a frame."""
     described: dict[str, Any] = {}
-    for config in (PLANES_CONFIG, GAZE_CONFIG):
-        for split in SPLITS if config_dir(frames, config).is_dir() else ():
-            column = LABEL if config == PLANES_CONFIG else FIXATIONS
+    for config, column in ((PLANES_CONFIG, LABEL), (PLANE_CLIPS_CONFIG, LABEL), (GAZE_CONFIG, FIXATIONS)):
+        for split in SPLITS:
             rows = _read(frames, config, split, (SCAN_ID, column)).to_pylist()
             if not rows:
                 continue
-            about: dict[str, Any] = {"scans": len({row[SCAN_ID] for row in rows}), "frames": len(rows)}
-            if config == PLANES_CONFIG:
+            about: dict[str, Any] = {"scans": len({row[SCAN_ID] for row in rows}), "rows": len(rows)}
+            if column == LABEL:
                 classes = Counter(row[LABEL] for row in rows)
                 about["classes"] = {plane: classes[number] for number, plane in enumerate(PLANES)}
             else:

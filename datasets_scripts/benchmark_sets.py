@@ -135,7 +135,8 @@ def make_labelled(spec: BenchmarkSpec, draw: int, output: Path, workers: int | N
         recordings, frames = folder / RECORDINGS, folder / FRAMES
         simulate_scans(recordings, simulation, spec.indices(LABELLED), workers)
         _write_key(frames, spec.draws[draw])
-        print(prepare_planes(recordings, frames, spec.planes, workers=workers, strict=True).summary())
+        for parameters in of_planes.values():
+            print(prepare_planes(recordings, frames, parameters, workers=workers, strict=True).summary())
         print(prepare_gaze(recordings, frames, spec.gaze, workers=workers, strict=True).summary())
 
     return _make_once(output, draw, LABELLED, made_of, make) / FRAMES

@@ -63,16 +63,16 @@ class BenchmarkSpec:
         self._check_numbers()
         self._check_recordings()
         _require(set(self.clips) == set(CLIP_CONFIG_SECONDS), "clips", "large and medium")
-        _require(self.planes.clip_seconds is None, "planes.clip_seconds", "left out: these are frames")
-        _require(self.plane_clips.clip_seconds is not None, "plane_clips.clip_seconds", "given")
         for config, parameters in self.clips.items():
             seconds = CLIP_CONFIG_SECONDS[config]
             _require(parameters.clip_seconds == seconds, f"clips.{config}.clip_seconds", f"{seconds:g}")
         for name, frames in (("planes", self.planes), ("ceiling", self.ceiling)):
             _require(frames.clip_seconds is None, f"{name}.clip_seconds", "left out: the rows are frames")
+        _require(self.plane_clips.clip_seconds is not None, "plane_clips.clip_seconds", "given")
         split_later = "0: these scans are split where they are trained on"
-        for name, frames in (("planes", self.planes), ("gaze", self.gaze)):
-            _require(frames.validation_fraction == 0, f"{name}.validation_fraction", split_later)
+        for name in ("planes", "plane_clips", "gaze"):
+            fraction = getattr(self, name).validation_fraction
+            _require(fraction == 0, f"{name}.validation_fraction", split_later)
         _require(
             self.ceiling.validation_fraction > 0,
             "ceiling.validation_fraction",

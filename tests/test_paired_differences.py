@@ -109,6 +109,12 @@ def test_macro_f1_is_that_of_metrics_json(tmp_path: Path) -> None:
     assert frames.draw == 1 and frames.source.endswith("predictions.parquet")
 
 
+def test_a_class_that_is_never_found_counts_as_one() -> None:
+    values = {"label": np.array(["femur", "lips"]), "predicted": np.array(["femur", "femur"])}
+    frames = Frames(np.array([1, 1]), np.array(["a", "b"]), np.zeros(2), values)
+    assert run_score(frames, macro_f1) == pytest.approx((2 / 3 + 0) / 2)
+
+
 def test_mean_kld_and_nss_are_those_of_metrics_json(tmp_path: Path) -> None:
     generator, rows, means = np.random.default_rng(1), [], []
     for split, size in ((1, 5), (2, 9)):
@@ -252,6 +258,9 @@ def test_frames_without_a_score_are_left_out() -> None:
     found = paired_difference([saliency_frames(kld)], [saliency_frames(kld - 1)], mean_kld)
     # Resamples of the third scan alone have no score.
     assert (found.mean, found.low, found.high) == (1, pytest.approx(1), pytest.approx(1))
+    whole = saliency_frames(np.ones((3, 2)))
+    found = paired_difference([saliency_frames(kld), whole], [saliency_frames(kld - 1), whole], mean_kld)
+    assert (found.mean, found.low, found.high) == (0.5, 0, pytest.approx(1))
     with pytest.raises(DifferenceError, match="no test frame with kld"):
         paired_difference([saliency_frames(kld)], [saliency_frames(kld * np.nan)], mean_kld)
 
@@ -277,6 +286,14 @@ def test_other_test_frames_are_refused(column: str) -> None:
     for wrong in (fewer, replace(run, draw=1)):
         with pytest.raises(DifferenceError, match="do not have the same test frames"):
             paired_difference([run, run], [run, wrong], macro_f1)
+
+
+def test_frames_of_unknown_time_can_be_the_same() -> None:
+    run = saliency_frames(np.ones((3, 2)))
+    run = replace(run, times_s=np.full(6, np.nan))
+    assert paired_difference([run], [run], mean_kld).mean == 0
+    with pytest.raises(DifferenceError, match="do not have the same test frames"):
+        paired_difference([run], [replace(run, times_s=np.arange(6.0))], mean_kld)
 
 
 @pytest.mark.parametrize("counts", [(0, 0), (2, 1)])

@@ -15,7 +15,7 @@ from datasets_scripts.schema import BACKGROUND, PLANES
 from datasets_scripts.simulated_speech import Narration, SpeechParameters, narrate
 from datasets_scripts.simulated_visits import Visit
 from datasets_scripts.voices import VARIANTS
-from datasets_scripts.wordings import CHAT, STRUCTURES, plane_wordings
+from datasets_scripts.wordings import CHAT, STRUCTURES, chat_wordings, plane_wordings
 
 STRUCTURE_PLANES = [plane for plane in PLANES if plane != BACKGROUND]
 BARE = SpeechParameters(relevant_share=1.0, wrong_share=0.0, chat_share=0.0, room=None)
@@ -220,6 +220,54 @@ def test_wordings_keep_to_their_group(group):
         assert remark.text in plane_wordings(remark.label, group)
 
 
+@pytest.mark.parametrize("group", ["seen", "held_out"])
+def test_chat_and_wrong_names_keep_to_their_group(group):
+    parameters = replace(
+        BARE, relevant_share=0.0, wrong_share=0.3, chat_share=0.7, wording_group=group, voice_group=group
+    )
+    remarks = narrated(visits_of(list(PLANES) * 3), parameters).remarks
+    assert {remark.kind for remark in remarks} == {"wrong", "chat"}
+    for remark in remarks:
+        spoken = chat_wordings(group) if remark.kind == "chat" else plane_wordings(remark.label, group)
+        assert remark.text in spoken
+
+
+@given(st.floats(0.0, 1.0), st.floats(0.05, 0.5), st.floats(0.0, 0.2), st.floats(0.01, 0.3))
+def test_another_relevance_is_as_much_speech(relevance, relevant, wrong, chat):
+    parameters = SpeechParameters(relevant_share=relevant, wrong_share=wrong, chat_share=chat)
+    changed = parameters.with_relevance(relevance)
+    assert changed.spoken_share == pytest.approx(relevant + wrong + chat)
+    assert changed.relevant_share == pytest.approx(relevance * changed.spoken_share)
+    # What is beside the point keeps its mixture.
+    assert changed.wrong_share * chat == pytest.approx(changed.chat_share * wrong)
+    shares = {"relevant_share": relevant, "wrong_share": wrong, "chat_share": chat}
+    assert replace(changed, **shares) == parameters
+
+
+def test_another_relevance_changes_words_and_neither_times_nor_silence():
+    parameters = replace(BARE, relevant_share=0.35, wrong_share=0.05, chat_share=0.3)
+    visits = visits_of(list(PLANES))
+    plain = narrated(visits, parameters).remarks
+    for relevance in (0.0, 0.25, 1.0):
+        remarks = narrated(visits, parameters.with_relevance(relevance)).remarks
+        assert [remark.start_s for remark in remarks] == [remark.start_s for remark in plain]
+        assert [remark.text for remark in remarks] != [remark.text for remark in plain]
+    assert all(remark.kind == "plane" for remark in remarks)
+    assert 5 <= len(plain) < len(narrated(visits, BARE).remarks)
+
+
+@pytest.mark.parametrize("relevance", [-0.1, 1.1, float("nan")])
+def test_an_impossible_relevance_is_refused(relevance):
+    with pytest.raises(ValueError, match="give a share from 0 to 1"):
+        SpeechParameters().with_relevance(relevance)
+
+
+def test_speech_that_is_all_to_the_point_does_not_say_what_other_speech_would_be():
+    assert BARE.with_relevance(1.0) == BARE
+    with pytest.raises(ValueError, match="wrong_share and chat_share are 0"):
+        BARE.with_relevance(0.5)
+
+
 def test_the_room_adds_noise_that_knows_nothing_of_the_words():
     silent = replace(BARE, relevant_share=0.0, room=RoomParameters())
     noises = [
@@ -301,6 +349,19 @@ def test_every_plane_has_wordings_of_both_groups_and_none_in_common():
         assert plane_wordings(plane, "all") == seen + held_out
         assert all(wording[0].isupper() or wording[0] == "“" for wording in seen + held_out)
         assert not any("{" in wording for wording in seen + held_out)
+
+
+def test_chat_has_two_groups_of_like_lengths_and_none_in_common():
+    seen, held_out = chat_wordings("seen"), chat_wordings("held_out")
+    assert chat_wordings() == chat_wordings("all") == CHAT
+    assert sorted(seen + held_out) == sorted(CHAT)
+    assert len(held_out) == len(CHAT) // 4
+    lengths = [
+        np.percentile([len(text) for text in group], (0, 25, 50, 75, 100)) for group in (seen, held_out)
+    ]
+    np.testing.assert_allclose(*lengths, atol=5)
+    with pytest.raises(ValueError, match="'heard'"):
+        chat_wordings("heard")
 
 
 def test_no_sentence_names_two_planes():

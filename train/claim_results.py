@@ -54,8 +54,11 @@ class ClaimResult:
 
     @property
     def stands(self) -> bool:
-        """Whether the 95% interval lies above zero, and the corrected p-value below 0.05."""
-        if self.difference is None:
+        """Whether the 95% interval lies above zero, and the corrected p-value below 0.05.
+
+        One pair of runs says nothing of other seeds, so that no claim stands on it.
+        """
+        if self.difference is None or self.difference.seeds < 2:
             return False
         return self.difference.low > 0 and self.holm_p_value < SIGNIFICANCE_LEVEL
 

@@ -269,14 +269,12 @@ def _check_pairs(first: Sequence[Frames], second: Sequence[Frames], statistic: S
 
 def _same_test_frames(one: Frames, other: Frames) -> bool:
     """Whether both have the same frames, in whichever order; where labels are known, these as well."""
-    if len(one.splits) != len(other.splits):
-        return False
     known = [
         [run.splits, run.scan_ids, run.times_s, *([run.values[LABEL]] if LABEL in run.values else [])]
         for run in (one, other)
     ]
     orders = [np.lexsort(columns[::-1]) for columns in known]
-    return len(known[0]) == len(known[1]) and all(
+    return all(
         np.array_equal(mine[orders[0]], theirs[orders[1]], equal_nan=mine.dtype.kind == "f")
         for mine, theirs in zip(*known, strict=True)
     )
@@ -306,8 +304,7 @@ def _scores(
 def _means_over_pairs(differences: np.ndarray, times_drawn: np.ndarray) -> np.ndarray:
     """The mean difference of each resample, over the pairs as often as they are drawn: (pairs, resamples).
 
-    Without the resamples in which a pair that is drawn has no score.
+    Without the resamples in which a pair has no score.
     """
-    has_score = (np.isfinite(differences) | (times_drawn == 0)).all(axis=0)
-    weighted = np.where(times_drawn > 0, differences * times_drawn, 0.0).sum(axis=0)
-    return (weighted / times_drawn.sum(axis=0))[has_score]
+    has_score = np.isfinite(differences).all(axis=0)
+    return np.average(differences[:, has_score], axis=0, weights=times_drawn[:, has_score])
