@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hub_cards.render import RECALL_AT
-from hub_cards.speed_table import speed_table
+from hub_cards.speed_table import projection_table, speed_table
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results"
@@ -33,7 +33,7 @@ STARTS = {
 }
 PLANE_COLUMNS = {"precision": "precision", "recall": "recall", "f1": "F1"}
 # The benchmarks in the order of the table, by the kept file of each.
-SPEED = ("planes",)
+SPEED = ("step", "cpu", "gpu", "loader", "retrieval", "planes")
 GAZE_ROWS = {
     "test": "the demo's model",
     "center_prior": "centre prior: the mean map, whatever the frame",
@@ -103,6 +103,7 @@ def tables() -> dict[str, str]:
         "planes": planes_table(planes),
         "gaze": gaze_table(_kept("gaze")["metrics"]),
         "speed": speed_table([_kept(f"speed/{name}") for name in SPEED]),
+        "projection": projection_table(_kept("speed/projection")),
     }
 
 

@@ -89,6 +89,8 @@ def test_tables_and_figures_stand_beside_the_results(tmp_path: Path, capsys: pyt
     assert str(tables / "tables.md") in capsys.readouterr().out
     text = (tables / "tables.md").read_text()
     assert "## Table 1, fine-tuned" in text and "medium over random" in text
+    texts = json.loads((tables / "tables.json").read_text())
+    assert texts["table_1_planes"] in text and texts["claims"] in text
     assert {path.name for path in tables.iterdir()} >= {"table_1_planes.csv", "claims.csv", "provenance.csv"}
     assert (experiments.output / "figures" / "claims.png").is_file()
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -355,7 +356,7 @@ def _joined(values: Iterable[Any]) -> str:
 def write_tables(
     folder: Path, tables: Sequence[ResultTable], claims: ResultTable, provenance: ResultTable
 ) -> None:
-    """Writes tables.md, with all of them, and a CSV file each.
+    """Writes tables.md with all of them, tables.json with the text of each by its name, and a CSV file each.
 
     Args:
         folder: made if missing.
@@ -365,7 +366,9 @@ def write_tables(
     """
     folder.mkdir(parents=True, exist_ok=True)
     everything = [*tables, claims, provenance]
-    _write(folder / TABLES_FILE, "\n".join(map(markdown, everything)))
+    texts = {table.name: markdown(table) for table in everything}
+    _write(folder / TABLES_FILE, "\n".join(texts.values()))
+    _write(folder / "tables.json", json.dumps(texts, indent=1, ensure_ascii=False) + "\n")
     for table in everything:
         text = io.StringIO(newline="")
         writer = csv.writer(text)
