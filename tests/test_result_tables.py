@@ -1,6 +1,7 @@
 """The tables of the results: numbers that come back from CSV, rows without results, warnings, provenance."""
 
 import csv
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -272,8 +273,12 @@ def test_csv_keeps_commas_and_quotes(tmp_path: Path) -> None:
         "claims.csv",
         "provenance.csv",
         "table_1_planes.csv",
+        "tables.json",
         TABLES_FILE,
     ]
+    texts = json.loads((tmp_path / "new" / "folder" / "tables.json").read_text(encoding="utf-8"))
+    assert list(texts) == ["table_1_planes", "claims", "provenance"]
+    assert texts["table_1_planes"] == markdown(table)
 
 
 def test_from_the_folder_of_the_runs_to_tables(tmp_path: Path) -> None:
