@@ -158,7 +158,7 @@ def test_waiting_is_what_the_loader_adds(monkeypatch: pytest.MonkeyPatch) -> Non
         for _, _ in zip(range(steps), batches, strict=False):
             clock[0] += 1.0
 
-    monkeypatch.setattr(benchmark_gpu, "random_clips_loader", loader)
+    monkeypatch.setattr(benchmark_gpu, "random_clip_batches", loader)
     monkeypatch.setattr(benchmark_gpu, "take_steps", take)
     monkeypatch.setattr(benchmark_gpu, "now_s", lambda: clock[0])
     monkeypatch.setattr(

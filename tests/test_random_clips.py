@@ -10,7 +10,7 @@ from datasets import Dataset
 
 from datasets_scripts.schema import clips_features
 from train.benchmark_step import pretraining
-from train.random_clips import STORED_FRAMES, RepeatedRows, random_clips_loader, random_row
+from train.random_clips import STORED_FRAMES, RepeatedRows, random_clip_batches, random_row
 
 
 def test_a_row_is_one_of_the_schema_s() -> None:
@@ -31,11 +31,12 @@ def test_a_frame_takes_as_many_bytes_as_a_picture_does() -> None:
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_come_without_end_and_are_what_the_model_takes(workers: int) -> None:
     arguments = pretraining(TINY_MODEL, None, 0, compiled=False)
-    loader = random_clips_loader(arguments, 3, clip_seconds=0.5, workers=workers, pin_memory=False)
-    batches = list(islice(iter(loader), 3))
+    endless = random_clip_batches(arguments, 3, clip_seconds=0.5, workers=workers, device=torch.device("cpu"))
+    batches = list(islice(endless, 3))
     for clip_ids, batch in batches:
         assert clip_ids == ["clip0", "clip1", "clip2"]
         assert batch["pixel_values_videos"].shape == (3, 4, 3, 16, 16)
+        assert batch["pixel_values_videos"].dtype == torch.float32
         assert batch["input_features"].shape == (3, 51, 8) and batch["audio_mask"].all()
     first, second = (batch["pixel_values_videos"] for _, batch in batches[:2])
     assert not torch.equal(first, second), "varied anew in every epoch"

@@ -23,9 +23,11 @@ from train.triples import (
     decode_audio,
     gallery_batches,
     list_clips,
+    normalised_batches,
     open_clips,
     pick_frames,
     read_rows,
+    stack_views,
     training_batches,
 )
 
@@ -66,10 +68,27 @@ def test_views_are_normalised_as_the_processor_does_it_to_the_last_bit(stored_ch
         {"clip_id": str(number), "video": view, "image": view[0], "input_features": None}
         for number, view in enumerate(views)
     ]
-    _, batch = triples(augmentation=AugmentationArguments()).collate(given)
+    of_views = triples(augmentation=AugmentationArguments())
+    batches = normalised_batches([of_views.collate(given)], of_views.statistics, torch.device("cpu"))
+    ((_, batch),) = batches
     expected = tiny_processor()(videos=views, images=[view[0] for view in views], return_tensors="pt")
     assert torch.equal(batch["pixel_values_videos"], expected["pixel_values_videos"])
     assert torch.equal(batch["pixel_values"], expected["pixel_values"])
+
+
+def test_pixels_are_bytes_until_they_are_on_the_device(clips: Path) -> None:
+    of_views = triples(augmentation=AugmentationArguments())
+    _, batch = next(iter(training_batches(of_views, order(clips), 0)))
+    assert {batch["pixel_values_videos"].dtype, batch["pixel_values"].dtype} == {torch.uint8}
+    ((_, normalised),) = normalised_batches([([], batch)], of_views.statistics, torch.device("cpu"))
+    assert {normalised["pixel_values_videos"].dtype, normalised["pixel_values"].dtype} == {torch.float32}
+
+
+def test_grey_views_become_colour_beside_colour() -> None:
+    grey, colour = torch.full((2, 1, 3, 3), 7, dtype=torch.uint8), torch.zeros(2, 3, 3, 3, dtype=torch.uint8)
+    assert stack_views([grey, grey]).shape == (2, 2, 1, 3, 3)
+    mixed = stack_views([grey, colour])
+    assert mixed.shape == (2, 2, 3, 3, 3) and (mixed[0] == 7).all() and (mixed[1] == 0).all()
 
 
 def test_the_number_of_workers_changes_nothing(clips: Path) -> None:

@@ -18,7 +18,7 @@ from train.arguments import merge, require
 from train.bare_training import Step, benchmarked_run, plain_steps, random_batch, take_steps, training_steps
 from train.benchmark_step import pretraining
 from train.cpu_cores import available_cores
-from train.random_clips import random_clips_loader
+from train.random_clips import random_clip_batches
 from train.roofline import Rates, Work, kernel_group, step_work
 from train.timing import (
     BenchmarkResult,
@@ -244,14 +244,13 @@ def waiting_share(arguments: GpuArguments, run: TrainingRun, batch: BatchFeature
     of the former's time.
     """
     workers = arguments.loader_workers
-    loader = random_clips_loader(
+    batches = random_clip_batches(
         run.arguments,
         arguments.batch_size,
         arguments.clip_seconds,
         workers=max(1, available_cores() - 1) if workers is None else workers,
-        pin_memory=run.accelerator.device.type == "cuda",
+        device=run.accelerator.device,
     )
-    batches = iter(loader)
     seconds = {}
     for name, step in (
         ("loaded", lambda: take_steps(run, batches, arguments.loader_steps)),

@@ -92,8 +92,9 @@ class LoadedSet:
 def benchmark_loader(arguments: LoaderArguments) -> BenchmarkResult:
     """Clips a second: the loader on one core to a bare loop and to video files, many workers to one.
 
-    The loader reads in a seeded order, decodes, varies and normalises, and makes batches. The bare loop reads
-    the same shards row group by row group, decodes as many frames and the sound, and computes the log-mel.
+    The loader reads in a seeded order, decodes, varies, and makes batches, whose pixels stay bytes until they
+    are on the device. The bare loop reads the same shards row group by row group, decodes as many frames and
+    the sound, and computes the log-mel.
     From a video file a clip's span is decoded, its frames scaled, its sound decoded and made a log-mel.
     """
     torch.set_num_threads(1)

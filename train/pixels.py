@@ -1,6 +1,6 @@
 """Pixels as models take them: channels first, normalised as the processors do it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,23 +28,27 @@ class PixelStatistics:
         mean, std = ((255 * torch.tensor(values)).tolist() for values in (self.mean, self.std))
         return functional.normalize(frames.float(), mean, std, inplace=True)
 
-    def normalise_batch(self, clips: Sequence[Tensor]) -> Tensor:
-        """`normalise` of frames or clips of one shape, stacked; grey ones become colour of equal channels.
-
-        It is the same to the last bit; but clip by clip, which fits the processor's cache as no batch does.
-
-        Args:
-            clips: uint8 ([frames,] 1 or 3, height, width) each.
+    def batch_normaliser(self, device: torch.device) -> Callable[[Tensor], Tensor]:
+        """`normalise` for batches on a device, to the last bit; grey ones become colour of equal channels.
 
         Returns:
-            float32 (batch, [frames,] channels, height, width).
+            A function of uint8 (batch, [frames,] 1 or 3, height, width) on the device, which gives float32
+            (batch, [frames,] channels, height, width) and does not wait for the device.
         """
-        mean, std = (255 * torch.tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
-        *frames, _, height, width = clips[0].shape
-        batch = torch.empty(len(clips), *frames, len(mean), height, width)
-        for values, clip in zip(batch, clips, strict=True):
-            torch.sub(clip, mean, out=values).div_(std)
-        return batch
+        mean, std = (
+            (255 * torch.tensor(values)).view(-1, 1, 1).to(device) for values in (self.mean, self.std)
+        )
+
+        def normalise_batch(clips: Tensor) -> Tensor:
+            *leading, _, height, width = clips.shape
+            batch = torch.empty(*leading, len(mean), height, width, device=device)
+            # Clip by clip fits a processor's cache as no batch does; a GPU takes all of them at once.
+            parts = zip(batch, clips, strict=True) if device.type == "cpu" else [(batch, clips)]
+            for values, part in parts:
+                torch.sub(part, mean, out=values).div_(std)
+            return batch
+
+        return normalise_batch
 
 
 def channels_first(frames: np.ndarray) -> Tensor:

@@ -58,6 +58,7 @@ from train.triples import (
     choose_gallery,
     gallery_batches,
     list_clips,
+    normalised_batches,
     open_clips,
     read_rows,
     training_batches,
@@ -285,13 +286,14 @@ def train_and_embed(
             return embed_gallery(model, batches, accelerator.device)
 
     accelerator.init_trackers("dualrep")
-    batches = training_batches(
+    loader = training_batches(
         in_training,
         clips.order,
         arguments.dataloader_num_workers,
         pin_memory=accelerator.device.type == "cuda",
     )
-    batches.worker_init_fn = leave_notices_to_trainer
+    loader.worker_init_fn = leave_notices_to_trainer
+    batches = normalised_batches(loader, in_training.statistics, accelerator.device)
     evaluate = (lambda: measure(embed())) if clips.gallery else None
     try:
         train(run, batches, evaluate, Path(arguments.output_dir) / CHECKPOINTS, description)

@@ -8,8 +8,9 @@ import numpy as np
 import soundfile
 import torch
 from torch.nn.functional import interpolate
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Sampler
 from torchvision.io import encode_jpeg
+from transformers import BatchFeature
 
 from datasets_scripts.schema import (
     AUDIO,
@@ -22,7 +23,7 @@ from datasets_scripts.schema import (
 )
 from train.arguments import PretrainArguments
 from train.pretrain import build_processor, build_triples
-from train.triples import Row, training_batches
+from train.triples import Row, normalised_batches, training_batches
 
 STORED_FRAMES = 28
 FRAME_SIZE = 160
@@ -49,15 +50,17 @@ class RepeatedRows(Sampler):
                 yield [(epoch, row) for row in self.rows[start : start + self.batch_size]]
 
 
-def random_clips_loader(
-    arguments: PretrainArguments, batch_size: int, clip_seconds: float, workers: int, pin_memory: bool
-) -> DataLoader:
+def random_clip_batches(
+    arguments: PretrainArguments, batch_size: int, clip_seconds: float, workers: int, device: torch.device
+) -> Iterator[tuple[list[str], BatchFeature]]:
     """Endless batches of random clips, decoded, varied and prepared as a run of pretrain.py does it."""
     config = arguments.model_config()
     triples = build_triples(arguments, config, build_processor(config), augmented=True)
     distinct = [random_row(number, clip_seconds) for number in range(DISTINCT_CLIPS)]
     rows = [distinct[number % DISTINCT_CLIPS] | {CLIP_ID: f"clip{number}"} for number in range(batch_size)]
-    return training_batches(triples, RepeatedRows(rows, batch_size), workers, pin_memory)
+    order = RepeatedRows(rows, batch_size)
+    loader = training_batches(triples, order, workers, pin_memory=device.type == "cuda")
+    return normalised_batches(loader, triples.statistics, device)
 
 
 def random_row(seed: int, clip_seconds: float) -> Row:

@@ -9,7 +9,7 @@ import hashlib
 import io
 import math
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -225,7 +225,9 @@ class Triples(Dataset):
         return log_mel(self.processor, decode_audio(row[AUDIO]))
 
     def collate(self, triples: list[dict[str, Any]]) -> tuple[list[str], BatchFeature]:
-        """A batch for the model, and the ids of its clips."""
+        """The ids of the clips and a batch: for the model as it is, or, of varied clips, after
+        `normalised_batches`.
+        """
         batch = self._pixel_values(triples)
         if self.near_duplicate_seconds is not None:
             batch["clip_groups"] = torch.tensor([triple["clip_group"] for triple in triples])
@@ -242,11 +244,18 @@ class Triples(Dataset):
         videos = [triple["video"] for triple in triples]
         if self.augmentation is None:
             return self.processor(videos=videos, images=images, return_tensors="pt")
-        # A random view has the model's size already; of what the processor does, its values alone are left.
-        batch = {"pixel_values_videos": self.statistics.normalise_batch(videos)}
+        # A random view has the model's size already; it stays in bytes until it is on the device.
+        batch = {"pixel_values_videos": stack_views(videos)}
         if images is not None:
-            batch["pixel_values"] = self.statistics.normalise_batch(images)
+            batch["pixel_values"] = stack_views(images)
         return BatchFeature(batch)
+
+
+def stack_views(views: Sequence[Tensor]) -> Tensor:
+    """uint8 (views, [frames,] channels, height, width): 1 channel where all are grey, else 3."""
+    if len({view.shape[-3] for view in views}) > 1:
+        views = [view.expand(*view.shape[:-3], 3, -1, -1) for view in views]
+    return torch.stack(list(views))
 
 
 def clip_group(scan_id: str, start_s: float, window_seconds: float) -> int:
@@ -261,10 +270,7 @@ def clip_group(scan_id: str, start_s: float, window_seconds: float) -> int:
 def decode_frames(encoded: Sequence[dict[str, Any]]) -> Tensor:
     """uint8 (frames, channels, height, width) of encoded images: 1 channel where all are grey, else 3."""
     buffers = [torch.frombuffer(bytearray(image["bytes"]), dtype=torch.uint8) for image in encoded]
-    frames = [decode_image(buffer) for buffer in buffers]
-    if len({len(frame) for frame in frames}) > 1:
-        frames = [frame.expand(3, -1, -1) for frame in frames]
-    return torch.stack(frames)
+    return stack_views([decode_image(buffer) for buffer in buffers])
 
 
 def decode_audio(encoded: dict[str, Any]) -> np.ndarray:
@@ -284,7 +290,7 @@ def log_mel(processor: ProcessorMixin, waveform: np.ndarray) -> Tensor | None:
 def training_batches(
     triples: Triples, order: SeededBatches, workers: int, pin_memory: bool = False
 ) -> DataLoader:
-    """Endless batches for training, decoded by `workers` processes."""
+    """Endless batches of varied clips, decoded by `workers` processes; pixels are still bytes."""
     # A generator of its own: the loader draws a number at its start, which would move the model's random
     # state.
     return DataLoader(
@@ -295,6 +301,23 @@ def training_batches(
         pin_memory=pin_memory,
         generator=torch.Generator().manual_seed(0),
     )
+
+
+def normalised_batches(
+    batches: Iterable[tuple[list[str], BatchFeature]], statistics: PixelStatistics, device: torch.device
+) -> Iterator[tuple[list[str], BatchFeature]]:
+    """The batches with their pixels on the device, normalised there: on the way they are a twelfth as large.
+
+    Args:
+        batches: of `training_batches`.
+        statistics: of the processor.
+    """
+    normalise = statistics.batch_normaliser(device)
+    for clip_ids, batch in batches:
+        for name in ("pixel_values_videos", "pixel_values"):
+            if name in batch:
+                batch[name] = normalise(batch[name].to(device, non_blocking=True))
+        yield clip_ids, batch
 
 
 def gallery_batches(
