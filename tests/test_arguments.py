@@ -18,7 +18,7 @@ from train.arguments import (
     read_recipe,
 )
 
-NOT_PRETRAINING = ("*_planes.yaml", "*_saliency.yaml", "reproduce.yaml", "benchmark_ceiling.yaml")
+NOT_PRETRAINING = ("*_planes.yaml", "*_saliency.yaml", "reproduce*.yaml", "benchmark_ceiling.yaml")
 RECIPES = sorted(
     path
     for path in (Path(__file__).parents[1] / "train" / "recipes").glob("*.yaml")

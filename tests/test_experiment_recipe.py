@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from experiment_helpers import small_recipe
+from experiment_helpers import small_recipe, write_small_recipe
 
 from modeling_dualrep.configuration_dualrep import DualRepConfig
 from train.arguments import ArgumentsError, PretrainArguments, build, merge
@@ -86,6 +86,31 @@ def test_every_pretraining_and_fine_tuning_that_we_ship_can_be_built(quick: bool
         for row in recipe.rows.values():
             told = {"output_dir": "x", "model": "random", "dataset": "x", "max_steps": 1}
             build(cls, merge(fields, row.finetuning) | told, "test")
+
+
+def test_a_recipe_over_another_changes_what_it_says_alone(tmp_path: Path) -> None:
+    small = write_small_recipe(tmp_path)
+    over = tmp_path / "over.yaml"
+    over.write_text("over: small.yaml\npretraining: {max_steps: 9}\n")
+    recipe, below = read_experiment_recipe(over), read_experiment_recipe(small)
+    assert (recipe.name, recipe.pretraining) == ("over", below.pretraining | {"max_steps": 9})
+    assert recipe.tables == below.tables and recipe.settings == below.settings
+    over.write_text("over: over.yaml\n")
+    with pytest.raises(ArgumentsError, match="over names the recipe itself"):
+        read_experiment_recipe(over)
+
+
+def test_full_size_towers_are_those_of_the_paper() -> None:
+    full = read_experiment_recipe(SHIPPED.with_name("reproduce_full_size.yaml"))
+    told = full.pretraining_fields("printed") | {"output_dir": "x", "dataset": "x"}
+    config = build(PretrainArguments, told, "test").model_config()
+    paper = DualRepConfig()
+    for tower in ("video_config", "image_config", "audio_config"):
+        here, there = getattr(config, tower), getattr(paper, tower)
+        assert list(here.hidden_sizes) == list(there.hidden_sizes)
+        assert list(getattr(here, "depths", ())) == list(getattr(there, "depths", ()))
+    assert config.projection_dim == paper.projection_dim == 512
+    assert full.tables == read_experiment_recipe(SHIPPED).tables
 
 
 def test_the_printed_setting_is_the_paper_s() -> None:

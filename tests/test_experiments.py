@@ -1,5 +1,6 @@
 """The runs of the experiments: which there are, what each is told, when it is done, refused or shown."""
 
+import shutil
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -37,6 +38,7 @@ from train.experiments import (
     pretraining_arguments,
     read_note,
     read_results,
+    remove_without_weights,
     results_with_provenance,
     split_file,
     write_note,
@@ -189,6 +191,24 @@ def test_a_run_is_done_when_it_has_left_its_result(experiments: Experiments) -> 
         leave_result(experiments, run)
         assert is_done(experiments.output, run)
         check_run(experiments, run)
+
+
+def test_a_pretraining_whose_weights_were_left_behind_is_made_again_where_it_is_needed(
+    experiments: Experiments,
+) -> None:
+    recipe, output = experiments.recipe, experiments.output
+    runs = with_needs(recipe, [FINETUNED])
+    for run in runs:
+        leave_result(experiments, run)
+    remove_without_weights(recipe, output, runs)
+    assert is_done(output, PRETRAINED), "nothing that is still to be made needs it"
+    shutil.rmtree(output / FINETUNED.place)
+    (output / PRETRAINED.place / "model.safetensors").write_bytes(b"weights")
+    remove_without_weights(recipe, output, runs)
+    assert is_done(output, PRETRAINED), "its weights are there"
+    (output / PRETRAINED.place / "model.safetensors").unlink()
+    remove_without_weights(recipe, output, runs)
+    assert not is_done(output, PRETRAINED) and is_done(output, SEARCH)
 
 
 def changed(experiments: Experiments, section: str, **fields: object) -> Experiments:

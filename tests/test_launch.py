@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +27,7 @@ LAUNCH = ROOT / "train" / "launch"
 PROCESSES = {"one_gpu": 1, "eight_gpus": 8, "two_nodes": 16, "two_cpu_processes": 2}
 PROGRAMS = Path(sys.executable).parent
 SLURM_SCRIPT = LAUNCH / "two_nodes.slurm"
+STAGE_SCRIPT = LAUNCH / "reproduce_stage.sh"
 # Frozen towers and no similarity head leave no BatchNorm in training, which would take the statistics of each
 # process apart.
 WITHOUT_BATCH_NORM = {
@@ -52,7 +54,29 @@ def world_size(plan: LaunchConfig) -> int:
 
 def test_every_launch_file_is_tested() -> None:
     assert {path.stem for path in LAUNCH.glob("*.yaml")} == set(PROCESSES)
-    assert {path.name for path in LAUNCH.iterdir() if path.suffix != ".yaml"} == {SLURM_SCRIPT.name}
+    scripts = {path.name for path in LAUNCH.iterdir() if path.suffix != ".yaml"}
+    assert scripts == {SLURM_SCRIPT.name, STAGE_SCRIPT.name}
+
+
+@pytest.mark.parametrize(("ends_by", "status"), [("exit 0", 0), ("exit 3", 3), ("exit 124", 0)])
+def test_a_stage_packs_what_the_tables_need(tmp_path: Path, ends_by: str, status: int) -> None:
+    """With a stand-in for Python, which leaves a folder as reproduce.py does; 124: its time was up."""
+    result = tmp_path / "out" / "draw_0" / "planes" / "medium"
+    stand_in = tmp_path / "bin" / "python"
+    stand_in.parent.mkdir()
+    stand_in.write_text(
+        f'#!/bin/bash\necho "$@" > {tmp_path}/told\nmkdir -p {result} {tmp_path}/out/data\n'
+        f"touch {result}/metrics.json {result}/model.safetensors {tmp_path}/out/data/clips\n{ends_by}\n"
+    )
+    stand_in.chmod(0o755)
+    environment = os.environ | {"PATH": f"{stand_in.parent}:{os.environ['PATH']}"}
+    words = ["bash", str(STAGE_SCRIPT), str(tmp_path / "out"), "--tables", "1"]
+    assert subprocess.run(words, env=environment, cwd=ROOT).returncode == status
+    told = (tmp_path / "told").read_text().split()
+    assert told[-2:] == ["--tables", "1"] and (ROOT / told[told.index("--recipe") + 1]).is_file()
+    with tarfile.open(tmp_path / "out.tar.gz") as packed:
+        files = [member.name for member in packed.getmembers() if member.isfile()]
+    assert files == ["out/draw_0/planes/medium/metrics.json"]
 
 
 @pytest.mark.parametrize("name", PROCESSES)

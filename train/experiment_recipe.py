@@ -186,13 +186,14 @@ def read_experiment_recipe(path: Path, quick: bool = False) -> ExperimentRecipe:
     """The checked recipe of a YAML file.
 
     Args:
-        path: the file; its section `quick` holds the fields of a smoke test, put over the others.
+        path: the file. What it says is put over the recipe beside it that its line `over` names, if there is
+            one; its section `quick` holds the fields of a smoke test, put over the others.
         quick: whether to take them.
 
     Raises:
         ArgumentsError: no such file, an unknown field or name, or a value that cannot be used.
     """
-    fields = read_recipe(path)
+    fields = _read_over(Path(path))
     if isinstance(fields.get("quick"), dict):  # A kept recipe says whether it is one in its place.
         over = fields.pop("quick")
         check_names(ExperimentRecipe, over, str(path), "quick")
@@ -204,6 +205,16 @@ def read_experiment_recipe(path: Path, quick: bool = False) -> ExperimentRecipe:
     recipe = build(ExperimentRecipe, {"name": Path(path).stem, **fields}, str(path))
     _check_names_used(recipe, str(path))
     return recipe
+
+
+def _read_over(path: Path) -> dict[str, Any]:
+    fields = read_recipe(path)
+    if "over" not in fields:
+        return fields
+    below = path.parent / str(fields.pop("over"))
+    if below.resolve() == path.resolve():
+        raise ArgumentsError(f"{path}: over names the recipe itself. Name another one, or leave it out.")
+    return merge(_read_over(below), fields)
 
 
 def _entries(cls: type, entries: Any, source: str, section: str) -> dict[str, Any]:

@@ -1,11 +1,14 @@
 """The runs of the experiments on disk: what each is told, whether it is done, what it gave."""
 
 import json
+import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
+from transformers.utils import SAFE_WEIGHTS_NAME
 
 from datasets_scripts.schema import GAZE_CONFIG, PLANE_CLIPS_CONFIG, PLANES_CONFIG
 from train.arguments import ArgumentsError, PretrainArguments, build, merge
@@ -91,6 +94,19 @@ def is_done(output: Path, run: Run) -> bool:
     if isinstance(run, RateSearch):
         return path.is_file() and read_search(path).choice is not None
     return (path / METRICS_FILE).is_file()
+
+
+def remove_without_weights(recipe: ExperimentRecipe, output: Path, runs: Sequence[Run]) -> None:
+    """Removes finished pretrainings that lost their weights and that a run still to be made needs.
+
+    They are then made again. The others stay, for what they measured.
+    """
+    to_do = [run for run in runs if not is_done(output, run)]
+    for run in with_needs(recipe, to_do):
+        folder = output / run.place
+        is_finished = isinstance(run, Pretraining) and is_done(output, run)
+        if is_finished and not (folder / SAFE_WEIGHTS_NAME).is_file():
+            shutil.rmtree(folder)
 
 
 def check_run(experiments: Experiments, run: Run) -> None:

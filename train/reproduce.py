@@ -39,6 +39,7 @@ from train.experiments import (
     note_path,
     read_note,
     read_results,
+    remove_without_weights,
     results_with_provenance,
 )
 from train.frame_sets import FrameSetError
@@ -119,6 +120,7 @@ def reproduce(options: argparse.Namespace) -> int:
     keep_recipe(recipe, options.output)
     experiments = with_data(recipe, runs, options)
     write_splits(experiments, runs)
+    remove_without_weights(recipe, options.output, runs)
     for run in runs:
         check_run(experiments, run)
         note_path(options.output, run).unlink(missing_ok=True)  # What could not be made is tried again.
