@@ -2,7 +2,7 @@
 
 import warnings
 from collections import Counter
-from itertools import chain, islice
+from itertools import chain, islice, pairwise
 from pathlib import Path
 
 import fsspec.implementations.local
@@ -14,10 +14,13 @@ from hypothesis import strategies as st
 
 from train.clip_order import (
     ClipsError,
+    ScanGroups,
     ScanLimit,
     ScanRoom,
     SeededBatches,
+    Share,
     check_scan_limit,
+    group_rows,
     plan_batches,
     planned_batches,
 )
@@ -37,7 +40,7 @@ def order(clips: Path, **options: object) -> SeededBatches:
 def limited(clips: Path, limit: int | None, number: int, batch_size: int, **options: object) -> SeededBatches:
     rows, scan_ids = (open_clips(str(clips), "medium", "train", columns) for columns in (None, ("scan_id",)))
     of_scan = ScanLimit(limit, Counter(row["scan_id"] for row in scan_ids), scan_ids) if limit else None
-    return SeededBatches(rows, number, batch_size, **{"seed": 0, "scan_limit": of_scan, **options})
+    return SeededBatches(rows, number, batch_size, **{"seed": 0, "composition": of_scan, **options})
 
 
 def ids(batches: SeededBatches, count: int, column: str = "clip_id") -> list[list[str]]:
@@ -62,6 +65,61 @@ def test_skipping_goes_on_where_the_undisturbed_order_is(clips: Path, start: int
 def test_a_small_shuffle_buffer_resumes_too(clips: Path) -> None:
     options = {"shuffle_buffer_clips": 3}
     assert ids(order(clips, start_batch=5, **options), 3) == ids(order(clips, **options), 8)[5:]
+
+
+def grouped(clips: Path, together: int, window: int = 1000, **options: object) -> SeededBatches:
+    scan_ids = open_clips(str(clips), "medium", "train", ("scan_id",))
+    return order(clips, composition=ScanGroups(together, window, scan_ids), **options)
+
+
+def test_clips_of_a_scan_stand_together(clips: Path) -> None:
+    """24 clips of 4 scans: in threes, a batch of 12 has 4 groups, each of one scan."""
+    rows = open_clips(str(clips), "medium", "train")
+    scan_ids = open_clips(str(clips), "medium", "train", ("scan_id",))
+    batches = SeededBatches(rows, 24, 12, seed=0, composition=ScanGroups(3, 1000, scan_ids))
+    for batch in ids(batches, 6, "scan_id"):
+        assert all(len(set(batch[first : first + 3])) == 1 for first in range(0, 12, 3))
+        assert len(set(batch)) > 1
+
+
+def test_grouped_batches_show_every_clip_once_in_another_order_each_epoch(clips: Path) -> None:
+    batches = ids(grouped(clips, 2), 8)
+    first, second = list(chain(*batches[:4])), list(chain(*batches[4:]))
+    assert len(set(first)) == len(set(second)) == 20 and first != second
+    assert ids(grouped(clips, 2), 8) == batches != ids(grouped(clips, 2, seed=1), 8)
+    assert ids(grouped(clips, 2, start_batch=5), 3) == batches[5:]
+    shares = [list(chain(*ids(grouped(clips, 2, rank=rank, world_size=3), 1))) for rank in range(3)]
+    assert len(set(chain(*shares))) == 15, "three processes show different clips"
+
+
+@given(
+    st.lists(st.integers(0, 5), min_size=1, max_size=40),
+    st.integers(1, 6),
+    st.integers(1, 12),
+    st.integers(0, 9),
+)
+def test_groups_are_as_large_as_they_can_be(
+    scans: list[int], together: int, batch_size: int, seed: int
+) -> None:
+    rows = group_rows([str(scan) for scan in scans], together, np.random.default_rng(seed))
+    assert sorted(rows) == list(range(len(scans)))
+    pairs = sum(scans[a] == scans[b] for a, b in pairwise(rows))
+    whole_groups = sum((number // together) * (together - 1) for number in Counter(scans).values())
+    rests = sum(max(0, number % together - 1) for number in Counter(scans).values())
+    assert pairs >= whole_groups + rests
+    share = Share([str(scan) for scan in scans], batch_size, 4, (seed,), 0, 1)
+    plan = ScanGroups(together, 7, scan_ids=None).plan(share)
+    shown = list(chain(*plan))
+    assert [len(batch) for batch in plan] == [batch_size] * 4 and len(set(shown)) == len(shown)
+    for first in range(0, len(shown) - len(scans) + 1, len(scans)):
+        whole = shown[first : first + len(scans)]
+        assert sorted(row - first for row in whole) == list(range(len(scans))), "all before any comes again"
+
+
+def test_rows_of_a_window_are_all_that_is_kept() -> None:
+    share = Share(["a", "b"] * 10, 5, 4, (0,), 0, 1)
+    order = list(chain(*ScanGroups(5, 4, scan_ids=None).plan(share)))
+    assert all(set(order[first : first + 4]) == set(range(first, first + 4)) for first in range(0, 20, 4))
 
 
 def test_too_few_clips_for_a_batch_are_counted(clips: Path) -> None:

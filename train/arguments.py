@@ -137,6 +137,8 @@ class PretrainArguments:
         dataloader_num_workers: processes that decode clips; 0 decodes in the training process.
         shuffle_buffer_clips: clips from which the next one is drawn, on top of shuffled shards.
         max_clips_of_scan: most clips of one scan in a batch, that of all processes; left out: as they come.
+        clips_of_scan_together: clips of one scan that stand together in the order, so that many negatives
+            are of the same scan and differ in what is shown; left out: as they come.
         near_duplicate_seconds: clips of one scan that start in the same window of this length do not count as
             negatives of each other.
         keep_clips_in_memory: every worker keeps the clips that it has decoded; for small sets.
@@ -187,6 +189,7 @@ class PretrainArguments:
     dataloader_num_workers: int = 0
     shuffle_buffer_clips: int = 1000
     max_clips_of_scan: int | None = None
+    clips_of_scan_together: int | None = None
     near_duplicate_seconds: float | None = None
     keep_clips_in_memory: bool = False
     augmentation: AugmentationArguments = field(default_factory=AugmentationArguments)
@@ -240,8 +243,11 @@ class PretrainArguments:
             require(self, name, getattr(self, name) >= 2, "at least 2: a clip alone has no negatives")
         for name in ("weight_decay", "warmup_steps", "mean_negatives_steps", "dataloader_num_workers"):
             require(self, name, getattr(self, name) >= 0, "at least 0")
-        at_least = self.max_clips_of_scan is None or self.max_clips_of_scan >= 1
-        require(self, "max_clips_of_scan", at_least, "at least 1")
+        for name in ("max_clips_of_scan", "clips_of_scan_together"):
+            clips = getattr(self, name)
+            require(self, name, clips is None or clips >= 1, "at least 1")
+        is_one = self.max_clips_of_scan is None or self.clips_of_scan_together is None
+        require(self, "clips_of_scan_together", is_one, "left out where max_clips_of_scan is given")
         window = self.near_duplicate_seconds
         require(self, "near_duplicate_seconds", window is None or window > 0, "above 0 seconds")
         share = 0 <= self.minimum_speech_fraction <= 1

@@ -22,6 +22,26 @@ class ClipsError(StoredRowsError):
 
 
 @dataclass(frozen=True)
+class Share:
+    """What one process reads of an epoch.
+
+    Args:
+        scan_ids: of its rows, in their order.
+        batch_size: clips a batch, on this process.
+        batches: of the epoch.
+        seed: of the epoch.
+        rank, world_size: this process and how many there are.
+    """
+
+    scan_ids: Sequence[str]
+    batch_size: int
+    batches: int
+    seed: Sequence[int]
+    rank: int
+    world_size: int
+
+
+@dataclass(frozen=True)
 class ScanLimit:
     """How many clips of one scan a batch may hold.
 
@@ -34,6 +54,59 @@ class ScanLimit:
     clips: int
     clips_of_scans: Mapping[str, int]
     scan_ids: IterableDataset
+
+    def check(self, batch_size: int, world_size: int) -> None:
+        """Raises ClipsError where such batches cannot show all clips of an epoch."""
+        check_scan_limit(self.clips_of_scans, batch_size, self.clips, world_size)
+
+    def plan(self, share: Share) -> Plan:
+        """See `plan_batches`."""
+        room = ScanRoom(self.clips_of_scans, self.clips, share.rank, share.world_size)
+        return plan_batches(share.scan_ids, share.batch_size, share.batches, room)
+
+
+@dataclass(frozen=True)
+class ScanGroups:
+    """Clips of one scan stand together, so that many negatives of a clip are of its own scan.
+
+    What tells scans apart, voice and room, patient and machine, then does not tell those.
+
+    Args:
+        clips: of a scan that stand together.
+        window_clips: clips of the shuffled order among which those of a scan are sought; so many at most are
+            kept, undecoded.
+        scan_ids: stream of the split's rows with the scan's column alone.
+    """
+
+    clips: int
+    window_clips: int
+    scan_ids: IterableDataset
+
+    def check(self, batch_size: int, world_size: int) -> None:
+        """Any batch can be made up."""
+
+    def plan(self, share: Share) -> Plan:
+        """Batches of the groups in random order; where all rows have been shown, they begin again."""
+        chance, number = np.random.default_rng(share.seed), len(share.scan_ids)
+        order: list[int] = []
+        while len(order) < share.batches * share.batch_size:
+            first = len(order)
+            for start in range(0, number, self.window_clips):
+                window = share.scan_ids[start : start + self.window_clips]
+                order += [first + start + row for row in group_rows(window, self.clips, chance)]
+        starts = range(0, share.batches * share.batch_size, share.batch_size)
+        return [order[start : start + share.batch_size] for start in starts]
+
+
+def group_rows(scan_ids: Sequence[str], clips: int, chance: np.random.Generator) -> list[int]:
+    """All rows, so many of a scan together as there are, up to `clips`; the groups in random order."""
+    of_scan: dict[str, list[int]] = {}
+    for row, scan_id in enumerate(scan_ids):
+        of_scan.setdefault(scan_id, []).append(row)
+    groups = [
+        rows[first : first + clips] for rows in of_scan.values() for first in range(0, len(rows), clips)
+    ]
+    return [row for group in chance.permutation(len(groups)) for row in groups[group]]
 
 
 class SeededBatches(Sampler):
@@ -51,7 +124,7 @@ class SeededBatches(Sampler):
         start_batch: batches to skip, counted from the beginning of training.
         shuffle_buffer_clips: clips from which the next is drawn.
         rank, world_size: this process and how many there are; each reads its own share.
-        scan_limit: clips of one scan in a batch; None: any number.
+        composition: of which scans a batch is made up; None: as the rows come.
 
     Raises:
         ClipsError: there are fewer clips than a batch takes, or too few scans for the limit.
@@ -67,7 +140,7 @@ class SeededBatches(Sampler):
         shuffle_buffer_clips: int = 1000,
         rank: int = 0,
         world_size: int = 1,
-        scan_limit: ScanLimit | None = None,
+        composition: ScanLimit | ScanGroups | None = None,
     ) -> None:
         self.batches_per_epoch = clips // (batch_size * world_size)
         if self.batches_per_epoch == 0:
@@ -76,8 +149,8 @@ class SeededBatches(Sampler):
                 f"{world_size} process(es): "
                 "lower per_device_train_batch_size or cut more clips."
             )
-        if scan_limit is not None:
-            check_scan_limit(scan_limit.clips_of_scans, batch_size, scan_limit.clips, world_size)
+        if composition is not None:
+            composition.check(batch_size, world_size)
         if rank == 0:
             warn_of_uneven_shards(rows.num_shards, world_size)
 
@@ -85,9 +158,10 @@ class SeededBatches(Sampler):
             return _share(stream, seed, shuffle_buffer_clips, rank, world_size)
 
         self.rows = share(rows)
-        self.scan_ids = share(scan_limit.scan_ids) if scan_limit else None
-        self.scan_limit = scan_limit
+        self.scan_ids = share(composition.scan_ids) if composition else None
+        self.composition = composition
         self.batch_size = batch_size
+        self.seed = seed
         self.start_batch = start_batch
         self.rank, self.world_size = rank, world_size
 
@@ -100,7 +174,7 @@ class SeededBatches(Sampler):
 
     def _batches_of_epoch(self, epoch: int, skipped_batches: int) -> Iterator[list[Row]]:
         self.rows.set_epoch(epoch)
-        if self.scan_limit is not None:
+        if self.composition is not None:
             yield from planned_batches(_again_and_again(self.rows), self._plan(epoch)[skipped_batches:])
             return
         rows = islice(_again_and_again(self.rows), skipped_batches * self.batch_size, None)
@@ -109,9 +183,15 @@ class SeededBatches(Sampler):
 
     def _plan(self, epoch: int) -> Plan:
         self.scan_ids.set_epoch(epoch)
-        room = ScanRoom(self.scan_limit.clips_of_scans, self.scan_limit.clips, self.rank, self.world_size)
-        scan_ids = [row[SCAN_ID] for row in self.scan_ids]
-        return plan_batches(scan_ids, self.batch_size, self.batches_per_epoch, room)
+        share = Share(
+            [row[SCAN_ID] for row in self.scan_ids],
+            self.batch_size,
+            self.batches_per_epoch,
+            (self.seed, epoch, self.rank),
+            self.rank,
+            self.world_size,
+        )
+        return self.composition.plan(share)
 
 
 def _share(

@@ -37,7 +37,7 @@ from train.checkpoint import (
     load_checkpoint,
     remove_leftovers,
 )
-from train.clip_order import ScanLimit, SeededBatches
+from train.clip_order import ScanGroups, ScanLimit, SeededBatches
 from train.cpu_cores import use_free_cores
 from train.cpu_memory import keep_freed_memory
 from train.evaluation import GalleryEmbeddings, embed_gallery, measure
@@ -187,17 +187,21 @@ def find_clips(accelerator: Accelerator, arguments: PretrainArguments) -> Clips:
         shuffle_buffer_clips=arguments.shuffle_buffer_clips,
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
-        scan_limit=scan_limit(arguments, dataset, training),
+        composition=batch_composition(arguments, dataset, training),
     )
     return Clips(order, read_gallery(accelerator, arguments, dataset, held_out), data_hash(dataset, config))
 
 
-def scan_limit(arguments: PretrainArguments, dataset: str, training: list[ClipKey]) -> ScanLimit | None:
-    """How many clips of a scan a batch may hold, if the run limits them."""
-    if arguments.max_clips_of_scan is None:
+def batch_composition(
+    arguments: PretrainArguments, dataset: str, training: list[ClipKey]
+) -> ScanLimit | ScanGroups | None:
+    """Of which scans a batch is made up, if the run says it."""
+    if arguments.max_clips_of_scan is None and arguments.clips_of_scan_together is None:
         return None
-    clips_of_scans = Counter(key.scan_id for key in training)
     scan_ids = open_clips(dataset, arguments.dataset_config, "train", columns=(SCAN_ID,))
+    if arguments.clips_of_scan_together is not None:
+        return ScanGroups(arguments.clips_of_scan_together, arguments.shuffle_buffer_clips, scan_ids)
+    clips_of_scans = Counter(key.scan_id for key in training)
     return ScanLimit(arguments.max_clips_of_scan, clips_of_scans, scan_ids)
 
 
@@ -230,6 +234,7 @@ def data_order(accelerator: Accelerator, arguments: PretrainArguments, clips: Cl
         "per_device_train_batch_size": arguments.per_device_train_batch_size,
         "shuffle_buffer_clips": arguments.shuffle_buffer_clips,
         "max_clips_of_scan": arguments.max_clips_of_scan,
+        "clips_of_scan_together": arguments.clips_of_scan_together,
         "processes": accelerator.num_processes,
     }
 
