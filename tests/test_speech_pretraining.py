@@ -48,6 +48,18 @@ def test_the_tower_learns_what_differs_and_the_same_way_each_time() -> None:
     assert all(changed)
 
 
+def test_a_frozen_tower_learns_its_words_and_is_frozen_again() -> None:
+    frozen = tower()
+    frozen.config.freeze = True
+    frozen.train()
+    before = [parameter.clone() for parameter in frozen.parameters()]
+    features, labels = word_features(tones(30), tiny_processor())
+    teach_words(frozen, features, labels, SpeechWordsArguments(steps=3, batch_size=8), seed=0)
+    assert all(not torch.equal(one, other) for one, other in zip(before, frozen.parameters(), strict=True))
+    assert frozen.config.freeze and not frozen.train().training
+    assert not any(parameter.requires_grad for parameter in frozen.parameters())
+
+
 def test_labels_drawn_at_random_stay_at_chance_on_held_out_words() -> None:
     features, labels = word_features(tones(300), tiny_processor())
     shuffled = labels[torch.randperm(300, generator=torch.Generator().manual_seed(0))]

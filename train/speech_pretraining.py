@@ -38,7 +38,7 @@ def teach_words(
     """Trains the tower to classify words, with a linear head that is thrown away.
 
     Args:
-        tower: DualRepAudioModel, changed in place.
+        tower: DualRepAudioModel, changed in place; a frozen one learns here, and is frozen again after.
         features: (utterances, time, mel) log-mel.
         labels: (utterances,) word numbers from 0.
         arguments: steps, batch size, learning rate.
@@ -52,6 +52,8 @@ def teach_words(
     order = torch.randperm(len(features), generator=chance)
     held_out, taught = order[: int(len(order) * HELD_OUT_SHARE)], order[int(len(order) * HELD_OUT_SHARE) :]
     head = nn.Linear(tower.config.hidden_size, int(labels.max()) + 1).to(device)
+    freezes, tower.config.freeze = tower.config.freeze, False
+    tower.requires_grad_(True)
     optimizer = torch.optim.Adam([*tower.parameters(), *head.parameters()], lr=arguments.learning_rate)
     schedule = get_cosine_schedule_with_warmup(optimizer, arguments.steps // 20, arguments.steps)
     tower.train()
@@ -63,7 +65,10 @@ def teach_words(
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-    return _accuracy(tower, head, features[held_out], labels[held_out], arguments.batch_size)
+    accuracy = _accuracy(tower, head, features[held_out], labels[held_out], arguments.batch_size)
+    tower.config.freeze = freezes
+    tower.train()
+    return accuracy
 
 
 def vary(features: Tensor, chance: torch.Generator) -> Tensor:
@@ -83,5 +88,4 @@ def _accuracy(tower: nn.Module, head: nn.Module, features: Tensor, labels: Tenso
     for batch, wanted in zip(features.split(batch_size), labels.split(batch_size), strict=True):
         predicted = head(tower(batch.to(head.weight.device)).pooler_output).argmax(dim=1).cpu()
         right += int((predicted == wanted).sum())
-    tower.train()
     return right / len(labels)
