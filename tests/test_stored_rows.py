@@ -17,6 +17,10 @@ def test_the_data_hash_is_the_one_written_with_the_clips_or_follows_the_files(tm
     )
     (first / "data" / "medium" / "info.json").write_text('{"data_hash": "abc"}')
     assert data_hash(str(first), "medium") == "abc"
+    (tmp_path / "empty").mkdir()
+    for nothing in ("empty", "nowhere"):
+        with pytest.raises(StoredRowsError, match=nothing):
+            data_hash(str(tmp_path / nothing), "medium")
 
 
 def test_splits_and_columns_are_named(tmp_path: Path) -> None:

@@ -105,7 +105,8 @@ class PretrainArguments:
     Args:
         output_dir: folder for the model, its card, metrics.json, pictures, and the checkpoints on the way.
         overwrite_output_dir: start anew although output_dir holds another run.
-        dataset: folder that `prepare_clips` wrote, or the id of a dataset on the Hub.
+        dataset: folder that `prepare_clips` wrote, its URL (`s3://...`, read by fsspec), or the id of a set
+            on the Hub (`OWNER/NAME`, `hf://datasets/OWNER/NAME@REVISION`).
         dataset_config: the clips to take of it: medium (6 s), large (2 s), or any other length it holds.
         data_dir: where `recordings` and `clips` are made, when `simulation` is given in place of a dataset.
         simulation: fields of the simulator (see `python -m datasets_scripts.simulate_scans --help`).

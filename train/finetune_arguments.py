@@ -34,8 +34,8 @@ class FinetuneArguments:
         output_dir: folder for the model of the first split, metrics.json, splits.json, predictions, pictures.
         model: where the tower's weights come from: the folder of a DualRep model or its id on the Hub,
             `random`, or `imagenet` (torchvision's ResNet18, for frames). The head is always new.
-        dataset: folder that `prepare_planes`, `prepare_gaze` or `public_sets` wrote, or the id of a dataset
-            on the Hub.
+        dataset: folder that `prepare_planes`, `prepare_gaze` or `public_sets` wrote, its URL (`s3://...`,
+            read by fsspec), or the id of a set on the Hub (`OWNER/NAME`, `hf://datasets/OWNER/NAME@REVISION`).
         dataset_config: configuration of the set.
         overwrite_output_dir: start anew although output_dir holds another run.
         config_from: folder or id of a model whose configuration, not its weights, `random` takes.

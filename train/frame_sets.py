@@ -14,7 +14,7 @@ from PIL.Image import Image
 
 from datasets_scripts.schema import FIXATIONS, FRAMES, IMAGE, LABEL, SCAN_ID, START_S, TIME_S, UNLABELLED
 from modeling_dualrep.image_processing_dualrep import DualRepImageProcessor
-from train.stored_rows import StoredRowsError, open_rows, split_names
+from train.stored_rows import StoredRowsError, open_rows, read_text, split_names
 
 SPLITS_FILE = "splits.json"
 ROWS_AT_ONCE = 64
@@ -68,8 +68,8 @@ def read_frames(dataset: str, config: str, frame_size: int, memory_map: Path | N
     So `(frames / 255 - mean) / std` are the processor's `pixel_values`.
 
     Args:
-        dataset: folder that `prepare_planes`, `prepare_gaze` or `public_sets` wrote, or the id of a dataset
-            on the Hub.
+        dataset: folder that `prepare_planes`, `prepare_gaze` or `public_sets` wrote, its URL (`s3://...`,
+            read by fsspec), or the id of a set on the Hub (`OWNER/NAME`, `hf://datasets/OWNER/NAME@REVISION`).
         config: planes, plane_clips, gaze, or another with their columns.
         frame_size: height and width of the decoded frames in pixels.
         memory_map: file to keep the frames in, where a set does not fit into memory; None keeps them there.
@@ -87,14 +87,15 @@ def read_frames(dataset: str, config: str, frame_size: int, memory_map: Path | N
         keys = [(split, row) for split in names for row in _rows(dataset, config, split, known)]
         stored = chain.from_iterable(_rows(dataset, config, split, (SCAN_ID, pictures)) for split in names)
         frames = _frames(stored, pictures, len(keys), frame_size, memory_map, place)
+        scan_ids = [row[SCAN_ID] for _, row in keys]
+        patients = _patients(dataset, scan_ids)
     except StoredRowsError as error:
         raise FrameSetError(str(error)) from error
     rows = [row for _, row in keys]
-    scan_ids = [row[SCAN_ID] for row in rows]
     return FrameSet(
         frames=frames,
         scan_ids=scan_ids,
-        patients=_patients(Path(dataset) / SPLITS_FILE, scan_ids),
+        patients=patients,
         times_s=_times(rows),
         splits=[split for split, _ in keys],
         labels=_labels(rows, features, place) if LABEL in features else None,
@@ -112,9 +113,9 @@ def patients_of_scans(dataset: str, config: str) -> dict[str, str]:
     try:
         names = split_names(dataset, config)
         scan_ids = [row[SCAN_ID] for split in names for row in _rows(dataset, config, split, (SCAN_ID,))]
+        return dict(zip(scan_ids, _patients(dataset, scan_ids), strict=True))
     except StoredRowsError as error:
         raise FrameSetError(str(error)) from error
-    return dict(zip(scan_ids, _patients(Path(dataset) / SPLITS_FILE, scan_ids), strict=True))
 
 
 def labels_of_scans(dataset: str, config: str) -> dict[str, set[int]]:
@@ -231,18 +232,19 @@ def _labels(rows: Sequence[dict[str, Any]], features: Features, place: str) -> n
     return labels
 
 
-def _patients(splits_file: Path, scan_ids: Sequence[str]) -> list[str]:
+def _patients(dataset: str, scan_ids: Sequence[str]) -> list[str]:
     """The patient of each scan by the set's own splits; without that file, the scan itself."""
-    if not splits_file.is_file():
+    splits = read_text(dataset, SPLITS_FILE)
+    if splits is None:
         return list(scan_ids)
-    sides = json.loads(splits_file.read_text(encoding="utf-8")).values()
+    sides = json.loads(splits).values()
     patients = [item for side in sides if isinstance(side, dict) for item in side.items()]
     patient_of = {scan_id: patient for patient, scans in patients for scan_id in scans}
     unknown = sorted(set(scan_ids) - set(patient_of))
     if unknown:
         raise FrameSetError(
-            f"{splits_file} does not know {len(unknown)} scans of the set, {unknown[0]} among them, so their "
-            "patients are unknown. Restore the file that the set was written with."
+            f"{SPLITS_FILE} of {dataset!r} does not know {len(unknown)} scans of the set, {unknown[0]} "
+            "among them, so their patients are unknown. Restore the file that the set was written with."
         )
     return [patient_of[scan_id] for scan_id in scan_ids]
 

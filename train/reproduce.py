@@ -100,8 +100,11 @@ def build_parser() -> argparse.ArgumentParser:
     add("--output", type=Path, required=True, help="folder for data, runs and tables")
     add("--recipe", type=Path, default=RECIPE, help="what is run")
     add("--quick", action="store_true", help="sizes of a smoke test")
-    add("--dataset_clips", help="your own: folder that prepare_clips wrote, with large and medium")
-    add("--dataset_frames", help="your own: folder that prepare_planes and prepare_gaze wrote")
+    add(
+        "--dataset_clips",
+        help="your own: folder, or its URL, that prepare_clips wrote, with large and medium",
+    )
+    add("--dataset_frames", help="your own: folder, or its URL, that prepare_planes and prepare_gaze wrote")
     add("--processes", type=int, help="that share the runs; default: one a core, or one where there is a GPU")
     add("--minutes", type=float, help="begin no run after so many minutes")
     add("--list", action="store_true", help="show the runs and which are done, and end")

@@ -2,13 +2,24 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from datasets import IterableDataset, get_dataset_split_names, load_dataset
-from datasets.exceptions import DatasetNotFoundError
 from huggingface_hub import dataset_info
+
+from train.remote_sets import (
+    UNREADABLE,
+    find_text,
+    id_and_revision,
+    is_on_hub,
+    is_url,
+    load_arguments,
+    shard_sizes,
+    splits_at,
+)
 
 INFO_FILE = "info.json"
 
@@ -25,7 +36,7 @@ def open_rows(
     """One split's rows as a stream, images and sound left encoded.
 
     Args:
-        dataset: folder that a `prepare_*` wrote, or id of a dataset on the Hub.
+        dataset: folder that a `prepare_*` wrote, its URL, or id of a dataset on the Hub.
         config: medium, large, planes, plane_clips, gaze, ...
         split: train, validation, test.
         columns: that the rows must have.
@@ -34,14 +45,13 @@ def open_rows(
     Raises:
         StoredRowsError: no such dataset, configuration, split or column, with what there is.
     """
-    try:
+    with _told(dataset, f"configuration {config!r} and split {split!r}"):
         rows = load_dataset(
-            dataset, config, split=split, streaming=True, columns=list(columns) if select else None
+            **load_arguments(dataset, config, split),
+            split=split,
+            streaming=True,
+            columns=list(columns) if select else None,
         )
-    except (FileNotFoundError, DatasetNotFoundError, ValueError, ConnectionError) as error:
-        raise StoredRowsError(
-            _not_there(dataset, f"configuration {config!r} and split {split!r}", error)
-        ) from error
     missing = [name for name in columns if name not in (rows.features or {})]
     if missing:
         raise StoredRowsError(
@@ -57,27 +67,62 @@ def split_names(dataset: str, config: str) -> list[str]:
     Raises:
         StoredRowsError: no such dataset or configuration.
     """
-    try:
-        return list(get_dataset_split_names(dataset, config))
-    except (FileNotFoundError, DatasetNotFoundError, ValueError, ConnectionError) as error:
-        raise StoredRowsError(_not_there(dataset, f"configuration {config!r}", error)) from error
+    with _told(dataset, f"configuration {config!r}"):
+        if is_url(dataset):
+            return splits_at(dataset, config)
+        folder_or_id, revision = id_and_revision(dataset)
+        return list(get_dataset_split_names(folder_or_id, config, revision=revision))
 
 
 def data_hash(dataset: str, config: str) -> str:
-    """What tells this set from any other: the hash that its preparation wrote, or the Hub's revision."""
-    info = Path(dataset) / "data" / config / INFO_FILE
-    if info.is_file():
-        return json.loads(info.read_text(encoding="utf-8"))["data_hash"]
-    if Path(dataset).exists():
-        files = sorted((file.name, file.stat().st_size) for file in Path(dataset).rglob("*.parquet"))
-        return hashlib.sha256(repr(files).encode()).hexdigest()
-    return dataset_info(dataset).sha
+    """What tells this set from any other: the hash that its preparation wrote, or the Hub's revision.
+
+    Raises:
+        StoredRowsError: no such dataset.
+    """
+    with _told(dataset, f"configuration {config!r}"):
+        if is_on_hub(dataset):
+            repository, revision = id_and_revision(dataset)
+            return dataset_info(repository, revision=revision).sha
+        info = find_text(dataset, f"data/{config}/{INFO_FILE}")
+        if info is not None:
+            return json.loads(info)["data_hash"]
+        return hashlib.sha256(repr(shard_sizes(dataset)).encode()).hexdigest()
+
+
+def read_text(dataset: str, path: str) -> str | None:
+    """A text file that lies with the rows; None where the set has no such file.
+
+    Args:
+        dataset: folder that a `prepare_*` wrote, its URL, or id of a dataset on the Hub.
+        path: of the file in the set.
+
+    Raises:
+        StoredRowsError: the set cannot be reached, so that nobody knows whether it has the file.
+    """
+    with _told(dataset, f"a file {path!r}"):
+        return find_text(dataset, path)
+
+
+@contextmanager
+def _told(dataset: str, what: str) -> Iterator[None]:
+    """Turns what is raised where a set cannot be read into a sentence."""
+    try:
+        yield
+    except UNREADABLE as error:
+        raise StoredRowsError(_not_there(dataset, what, error)) from error
 
 
 def _not_there(dataset: str, what: str, error: Exception) -> str:
-    where = "folder" if Path(dataset).exists() else "folder here, nor a dataset on the Hub,"
+    reason = f"{str(error).rstrip('. ')}."
+    if isinstance(error, ImportError):
+        return f"To read {dataset!r} takes a package that is not installed here: {reason}"
+    if "://" in dataset:
+        where = "set"
+    else:
+        where = "folder" if Path(dataset).exists() else "folder here, nor a dataset on the Hub,"
     return (
-        f"There is no {where} {dataset!r} with {what}: {error} Give the folder that "
+        f"There is no {where} {dataset!r} with {what}: {reason} Give the folder that "
         "`python -m datasets_scripts.prepare_clips RECORDINGS OUT`, prepare_planes, prepare_gaze or "
-        "public_sets wrote, or a Hub id."
+        "public_sets wrote, its URL (s3://BUCKET/OUT), or a Hub id."
     )

@@ -55,7 +55,7 @@ def open_clips(
     """One split's rows as a stream, images and sound left encoded.
 
     Args:
-        dataset: folder that `prepare_clips` wrote, or id of a dataset on the Hub.
+        dataset: folder that `prepare_clips` wrote, its URL, or id of a dataset on the Hub.
         config: medium, large, or any other clip length the dataset holds.
         split: train or validation.
         columns: read these alone; None reads all.
