@@ -3,11 +3,14 @@
 from collections.abc import Iterator
 
 import numpy as np
+import pytest
 import torch
 from clips_helpers import tiny_processor
+from torch.nn.functional import cross_entropy
 
 from modeling_dualrep.audio_cnn14 import DualRepAudioModel
 from modeling_dualrep.configuration_dualrep import DualRepAudioConfig
+from train import speech_pretraining
 from train.arguments import SpeechWordsArguments
 from train.speech_pretraining import teach_words, vary, word_features
 
@@ -58,6 +61,25 @@ def test_a_frozen_tower_learns_its_words_and_is_frozen_again() -> None:
     assert all(not torch.equal(one, other) for one, other in zip(before, frozen.parameters(), strict=True))
     assert frozen.config.freeze and not frozen.train().training
     assert not any(parameter.requires_grad for parameter in frozen.parameters())
+
+
+def test_several_words_are_heard_one_after_the_other_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight words a step: in the last third two clips of three words each, which share the answer equally."""
+    features, labels = word_features(tones(30), tiny_processor())
+    heard, wanted = [], []
+
+    def heed(predicted: torch.Tensor, shares: torch.Tensor) -> torch.Tensor:
+        wanted.append(shares)
+        return cross_entropy(predicted, shares)
+
+    taught = tower()
+    taught.register_forward_pre_hook(lambda module, inputs: heard.append(tuple(inputs[0].shape)))
+    monkeypatch.setattr(speech_pretraining, "cross_entropy", heed)
+    arguments = SpeechWordsArguments(steps=6, batch_size=8, words=3, words_together=3)
+    teach_words(taught, features, labels, arguments, seed=0)
+    assert heard[:6] == [(8, 51, 64)] * 2 + [(4, 102, 64)] * 2 + [(2, 153, 64)] * 2
+    assert all(torch.allclose(shares.sum(dim=1), torch.ones(len(shares))) for shares in wanted)
+    assert {round(value, 3) for value in torch.cat(wanted[4:]).flatten().tolist()} <= {0, 0.333, 0.667, 1}
 
 
 def test_labels_drawn_at_random_stay_at_chance_on_held_out_words() -> None:

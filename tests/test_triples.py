@@ -11,7 +11,7 @@ from clips_helpers import FRAME_SIZE, flac, make_row, tiny_processor, write_smal
 from hypothesis import given
 from hypothesis import strategies as st
 
-from train.arguments import AugmentationArguments
+from train.arguments import AugmentationArguments, SpeechAugmentationArguments
 from train.clip_order import ClipsError, SeededBatches
 from train.stored_rows import StoredRowsError
 from train.triples import (
@@ -82,6 +82,16 @@ def test_pixels_are_bytes_until_they_are_on_the_device(clips: Path) -> None:
     assert {batch["pixel_values_videos"].dtype, batch["pixel_values"].dtype} == {torch.uint8}
     ((_, normalised),) = normalised_batches([([], batch)], of_views.statistics, torch.device("cpu"))
     assert {normalised["pixel_values_videos"].dtype, normalised["pixel_values"].dtype} == {torch.float32}
+
+
+def test_speech_is_varied_in_training_alone_and_anew_in_each_epoch(clips: Path) -> None:
+    row = next(iter(open_clips(str(clips), "medium", "train")))
+    louder = {"speech_augmentation": SpeechAugmentationArguments(gain_db=6.0)}
+    plain = triples(augmentation=AugmentationArguments())[0, row]["input_features"]
+    varied = triples(augmentation=AugmentationArguments(), **louder)
+    gains = [(varied[epoch, row]["input_features"] - plain).mean().item() for epoch in (0, 1, 0)]
+    assert gains[0] == gains[2] != gains[1] and 0 < abs(gains[0]) <= 6
+    assert torch.equal(triples(**louder)[0, row]["input_features"], plain)
 
 
 def test_grey_views_become_colour_beside_colour() -> None:

@@ -60,6 +60,28 @@ class AugmentationArguments:
 
 
 @dataclass(frozen=True)
+class SpeechAugmentationArguments:
+    """How the log-mel of a clip is varied in training; by default not at all.
+
+    Args:
+        stretch: speech becomes slower or quicker by up to this share.
+        shift_bins: everything moves up or down by up to so many mel bins, as with another voice.
+        gain_db: louder or quieter by up to this.
+        masks: so many spans of time and bands of frequency are left out, as by SpecAugment (Park et al.,
+            Interspeech 2019).
+    """
+
+    stretch: float = 0.0
+    shift_bins: int = 0
+    gain_db: float = 0.0
+    masks: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("stretch", "shift_bins", "gain_db", "masks"):
+            require(self, name, getattr(self, name) >= 0, "at least 0")
+
+
+@dataclass(frozen=True)
 class TowerWeightsArguments:
     """Weights that a tower starts from.
 
@@ -83,6 +105,8 @@ class SpeechWordsArguments:
         learning_rate: of Adam, falling to 0 along a cosine.
         words: how many different words there are to tell apart.
         utterances_per_word: how often each word is spoken, by drawn voices, speeds and pitches.
+        words_together: so many words, one after the other, are heard at a time in the end, and one in the
+            beginning; a clip is longer than a word.
     """
 
     steps: int = 0
@@ -90,11 +114,13 @@ class SpeechWordsArguments:
     learning_rate: float = 1e-3
     words: int = 100
     utterances_per_word: int = 40
+    words_together: int = 1
 
     def __post_init__(self) -> None:
         require(self, "steps", self.steps >= 0, "at least 0")
         for name in ("batch_size", "words", "utterances_per_word"):
             require(self, name, getattr(self, name) >= 2, "at least 2")
+        require(self, "words_together", 1 <= self.words_together <= self.words, "from 1 to words")
         require(self, "learning_rate", self.learning_rate > 0, "above 0")
 
 
@@ -144,6 +170,7 @@ class PretrainArguments:
             negatives of each other.
         keep_clips_in_memory: every worker keeps the clips that it has decoded; for small sets.
         augmentation: how frames are varied in training.
+        speech_augmentation: how speech is varied in training.
         minimum_speech_fraction: a clip in which less of the time is speech counts as one without usable
             sound.
         evaluation_steps: evaluate on held-out scans every so many steps; left out: only at the end.
@@ -194,6 +221,7 @@ class PretrainArguments:
     near_duplicate_seconds: float | None = None
     keep_clips_in_memory: bool = False
     augmentation: AugmentationArguments = field(default_factory=AugmentationArguments)
+    speech_augmentation: SpeechAugmentationArguments = field(default_factory=SpeechAugmentationArguments)
     minimum_speech_fraction: float = 0.0
     evaluation_steps: int | None = None
     evaluation_clips: int = 100

@@ -322,6 +322,7 @@ def build_triples(
         config.image_config.image_size,
         arguments.seed,
         augmentation=arguments.augmentation if augmented else None,
+        speech_augmentation=arguments.speech_augmentation if augmented else None,
         minimum_speech_fraction=arguments.minimum_speech_fraction,
         use_audio=config.use_audio,
         use_image=config.use_image,

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, pad
+from torch.nn.functional import cross_entropy, one_hot, pad
 from tqdm import tqdm
 from transformers import PreTrainedModel, ProcessorMixin, get_cosine_schedule_with_warmup
 
@@ -57,10 +57,15 @@ def teach_words(
     optimizer = torch.optim.Adam([*tower.parameters(), *head.parameters()], lr=arguments.learning_rate)
     schedule = get_cosine_schedule_with_warmup(optimizer, arguments.steps // 20, arguments.steps)
     tower.train()
-    for _ in tqdm(range(arguments.steps), desc="everyday words", unit="step", mininterval=1.0):
-        rows = taught[torch.randint(len(taught), (arguments.batch_size,), generator=chance)]
-        batch = vary(features[rows], chance).to(device)
-        loss = cross_entropy(head(tower(batch).pooler_output), labels[rows].to(device))
+    for step in tqdm(range(arguments.steps), desc="everyday words", unit="step", mininterval=1.0):
+        together = 1 + step * arguments.words_together // arguments.steps
+        rows = taught[
+            torch.randint(len(taught), (arguments.batch_size // together, together), generator=chance)
+        ]
+        batch = vary(features[rows].flatten(1, 2), chance).to(device)
+        # Of several words each is the right answer to an equal share.
+        wanted = one_hot(labels[rows], head.out_features).float().mean(dim=1).to(device)
+        loss = cross_entropy(head(tower(batch).pooler_output), wanted)
         loss.backward()
         optimizer.step()
         schedule.step()

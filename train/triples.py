@@ -33,10 +33,11 @@ from datasets_scripts.schema import (
     START_S,
     clips_features,
 )
-from train.arguments import AugmentationArguments
+from train.arguments import AugmentationArguments, SpeechAugmentationArguments
 from train.augmentation import augment_frames
 from train.clip_order import ClipsError, SeededBatches
 from train.pixels import PixelStatistics
+from train.speech_augmentation import vary_log_mel
 from train.stored_rows import Row, open_rows
 
 
@@ -148,7 +149,8 @@ class Triples(Dataset):
         num_frames: frames of the video.
         video_size, image_size: height and width of the video's frames and of the single frame in pixels.
         seed: of the choice of frames and the augmentation.
-        augmentation: None gives the same triple in every epoch (evaluation).
+        augmentation: of the frames; None gives the same triple in every epoch (evaluation).
+        speech_augmentation: of the log-mel, where the frames are varied; None leaves it as it is.
         minimum_speech_fraction: a clip with less speech counts as without usable sound.
         use_audio, use_image: False leaves the modality out, for a model without that tower.
         keep_in_memory: keep what was decoded for the next epoch.
@@ -164,6 +166,7 @@ class Triples(Dataset):
         image_size: int,
         seed: int,
         augmentation: AugmentationArguments | None = None,
+        speech_augmentation: SpeechAugmentationArguments | None = None,
         minimum_speech_fraction: float = 0.0,
         use_audio: bool = True,
         use_image: bool = True,
@@ -176,6 +179,7 @@ class Triples(Dataset):
         self.image_size = image_size
         self.seed = seed
         self.augmentation = augmentation
+        self.speech_augmentation = speech_augmentation
         self.minimum_speech_fraction = minimum_speech_fraction
         self.use_audio = use_audio
         self.use_image = use_image
@@ -197,6 +201,8 @@ class Triples(Dataset):
                 video = augment_frames(video, self.video_size, self.augmentation, draw)
                 image = augment_frames(image, self.image_size, self.augmentation, draw)
             features = self._features(row)
+            if draw and self.speech_augmentation and features is not None:
+                features = vary_log_mel(features, self.speech_augmentation, draw)
         except (ValueError, RuntimeError) as error:
             raise ClipsError(f"Clip {row[CLIP_ID]} cannot be used: {error}. Cut the clips anew.") from error
         triple = {"clip_id": row[CLIP_ID], "video": video, "image": image[0], "input_features": features}
