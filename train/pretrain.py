@@ -268,7 +268,9 @@ def teach_speech_tower(
     words = arguments.speech_words
     utterances = spoken_words(words.words, words.utterances_per_word, arguments.seed)
     features, labels = word_features(utterances, processor)
-    accuracy = teach_words(model.audio_model, features, labels, words, arguments.seed)
+    accuracy = teach_words(
+        model.audio_model, features, labels, words, arguments.seed, arguments.speech_augmentation
+    )
     print(
         f"The speech tower tells {words.words} everyday words apart: "
         f"{accuracy:.0%} of held-out utterances right."
