@@ -19,6 +19,7 @@ MAINS = (
     "train.reproduce",
     "train.demo",
     "train.clip_planes",
+    "train.probe_speech",
 )
 
 # The first pattern that fits a module decides which of our modules it may import.
