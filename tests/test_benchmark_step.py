@@ -87,7 +87,7 @@ def test_the_run_is_by_pretrain_s_defaults_but_for_clipping() -> None:
     run = benchmark_step.pretraining({}, None, 0, compiled=False)
     other = {f.name for f in dataclasses.fields(run) if getattr(run, f.name) != f.default}
     other -= {"output_dir", "dataset", "max_steps", "report_to"}  # what a run must be given, and no tracker
-    of_factories = {"model", "speech_words", "augmentation"}
+    of_factories = {"model", "speech_words", "augmentation", "speech_augmentation"}
     assert other - of_factories == {"max_grad_norm"}
 
 

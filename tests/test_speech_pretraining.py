@@ -1,6 +1,8 @@
 """Teaching the speech tower words: it learns tones that differ, and the same way each time."""
 
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from modeling_dualrep.audio_cnn14 import DualRepAudioModel
 from modeling_dualrep.configuration_dualrep import DualRepAudioConfig
 from train import speech_pretraining
 from train.arguments import SpeechWordsArguments
-from train.speech_pretraining import teach_words, vary, word_features
+from train.speech_pretraining import teach_words, vary, word_features, words_at_step
 
 TONES_HZ = (300, 900, 2700)
 
@@ -64,7 +66,7 @@ def test_a_frozen_tower_learns_its_words_and_is_frozen_again() -> None:
 
 
 def test_several_words_are_heard_one_after_the_other_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Eight words a step: in the last third two clips of three words each, which share the answer equally."""
+    """Eight words a step, at last as two clips of three words each, which share the answer equally."""
     features, labels = word_features(tones(30), tiny_processor())
     heard, wanted = [], []
 
@@ -75,11 +77,14 @@ def test_several_words_are_heard_one_after_the_other_in_the_end(monkeypatch: pyt
     taught = tower()
     taught.register_forward_pre_hook(lambda module, inputs: heard.append(tuple(inputs[0].shape)))
     monkeypatch.setattr(speech_pretraining, "cross_entropy", heed)
-    arguments = SpeechWordsArguments(steps=6, batch_size=8, words=3, words_together=3)
+    arguments = SpeechWordsArguments(steps=6, batch_size=8, words=4, words_together=3)
     teach_words(taught, features, labels, arguments, seed=0)
-    assert heard[:6] == [(8, 51, 64)] * 2 + [(4, 102, 64)] * 2 + [(2, 153, 64)] * 2
+    assert heard[:6] == [(8, 51, 64)] * 3 + [(4, 102, 64)] * 2 + [(2, 153, 64)]
     assert all(torch.allclose(shares.sum(dim=1), torch.ones(len(shares))) for shares in wanted)
-    assert {round(value, 3) for value in torch.cat(wanted[4:]).flatten().tolist()} <= {0, 0.333, 0.667, 1}
+    counts = [words_at_step(step, replace(arguments, steps=1200, words_together=4)) for step in range(1200)]
+    assert Counter(counts) == {1: 600, 2: 200, 3: 200, 4: 200} and counts == sorted(counts)
+    assert {words_at_step(step, replace(arguments, words_together=1)) for step in range(6)} == {1}
+    assert {round(value, 3) for value in wanted[5].flatten().tolist()} <= {0, 0.333, 0.667, 1}
 
 
 def test_labels_drawn_at_random_stay_at_chance_on_held_out_words() -> None:

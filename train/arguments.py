@@ -65,7 +65,8 @@ class SpeechAugmentationArguments:
 
     Args:
         stretch: speech becomes slower or quicker by up to this share.
-        shift_bins: everything moves up or down by up to so many mel bins, as with another voice.
+        shift_bins: everything moves up or down by up to so many mel bins, as with another voice; also where
+            the speech tower is taught words.
         gain_db: louder or quieter by up to this.
         masks: so many spans of time and bands of frequency are left out, as by SpecAugment (Park et al.,
             Interspeech 2019).

@@ -269,7 +269,7 @@ def teach_speech_tower(
     utterances = spoken_words(words.words, words.utterances_per_word, arguments.seed)
     features, labels = word_features(utterances, processor)
     accuracy = teach_words(
-        model.audio_model, features, labels, words, arguments.seed, arguments.speech_augmentation
+        model.audio_model, features, labels, words, arguments.seed, arguments.speech_augmentation.shift_bins
     )
     print(
         f"The speech tower tells {words.words} everyday words apart: "

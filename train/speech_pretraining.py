@@ -6,7 +6,6 @@ no sonographer says of a scan teach the hearing without giving away the naming.
 
 import random
 from collections.abc import Iterable
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -15,14 +14,13 @@ from torch.nn.functional import cross_entropy, one_hot, pad
 from tqdm import tqdm
 from transformers import PreTrainedModel, ProcessorMixin, get_cosine_schedule_with_warmup
 
-from train.arguments import SpeechAugmentationArguments, SpeechWordsArguments
-from train.speech_augmentation import vary_log_mel
+from train.arguments import SpeechWordsArguments
+from train.speech_augmentation import shift_pitch
 from train.triples import log_mel
 
 HELD_OUT_SHARE = 0.1
 MAX_GAIN_DB = 6.0
 MAX_SHIFT = 0.25
-AS_SPOKEN = SpeechAugmentationArguments()
 
 
 def word_features(
@@ -42,7 +40,7 @@ def teach_words(
     labels: Tensor,
     arguments: SpeechWordsArguments,
     seed: int,
-    variation: SpeechAugmentationArguments = AS_SPOKEN,
+    shift_bins: int = 0,
 ) -> float:
     """Trains the tower to classify words, with a linear head that is thrown away.
 
@@ -52,14 +50,13 @@ def teach_words(
         labels: (utterances,) word numbers from 0.
         arguments: steps, batch size, learning rate.
         seed: of the head, the batches and their variation.
-        variation: of the voices, on top of how loud and when a word is said; the tempo is left alone.
+        shift_bins: by up to so many mel bins the pitch varies, on top of how loud and when a word is said.
 
     Returns:
         Accuracy on the tenth of the utterances that was held out.
     """
     device = next(tower.parameters()).device
     chance, draw = torch.Generator().manual_seed(seed), random.Random(seed)
-    of_one_tempo = replace(variation, stretch=0.0)
     order = torch.randperm(len(features), generator=chance)
     held_out, taught = order[: int(len(order) * HELD_OUT_SHARE)], order[int(len(order) * HELD_OUT_SHARE) :]
     head = nn.Linear(tower.config.hidden_size, int(labels.max()) + 1).to(device)
@@ -69,15 +66,15 @@ def teach_words(
     schedule = get_cosine_schedule_with_warmup(optimizer, arguments.steps // 20, arguments.steps)
     tower.train()
     for step in tqdm(range(arguments.steps), desc="everyday words", unit="step", mininterval=1.0):
-        together = 1 + step * arguments.words_together // arguments.steps
+        together = words_at_step(step, arguments)
         rows = taught[
             torch.randint(len(taught), (arguments.batch_size // together, together), generator=chance)
         ]
         batch = vary(features[rows].flatten(1, 2), chance)
-        batch = torch.stack([vary_log_mel(each, of_one_tempo, draw) for each in batch]).to(device)
+        batch = torch.stack([shift_pitch(each, draw.randint(-shift_bins, shift_bins)) for each in batch])
         # Of several words each is the right answer to an equal share.
         wanted = one_hot(labels[rows], head.out_features).float().mean(dim=1).to(device)
-        loss = cross_entropy(head(tower(batch).pooler_output), wanted)
+        loss = cross_entropy(head(tower(batch.to(device)).pooler_output), wanted)
         loss.backward()
         optimizer.step()
         schedule.step()
@@ -86,6 +83,16 @@ def teach_words(
     tower.config.freeze = freezes
     tower.train()
     return accuracy
+
+
+def words_at_step(step: int, arguments: SpeechWordsArguments) -> int:
+    """One word at a time in the first half, from which alone the tower finds nothing out of several; then
+    ever more, up to `words_together`.
+    """
+    half = arguments.steps / 2
+    if step < half:
+        return 1
+    return min(arguments.words_together, 2 + int((step - half) / half * (arguments.words_together - 1)))
 
 
 def vary(features: Tensor, chance: torch.Generator) -> Tensor:
