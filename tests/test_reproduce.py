@@ -77,6 +77,7 @@ def test_all_numbers_are_kept_with_where_they_come_from(tmp_path: Path) -> None:
     ]
     assert one["measured"]["metrics"] == {"test/f1": 0.5} and one["measured"]["seed"] == 1
     assert {"code_version", "data_hash", "machine", "recipe"} <= set(one["measured"])
+    assert {each["pretraining"] for each in contents["pretrainings"]} == {"printed_medium", "best_medium"}
     assert {each["unavailable"] for each in kept if each["table"] == "other" and not each["measured"]} == {
         "not run"
     }

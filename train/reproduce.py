@@ -46,6 +46,7 @@ from train.frame_sets import FrameSetError
 from train.json_files import write_json
 from train.metrics_file import MetricsError
 from train.paired_differences import DifferenceError
+from train.pretraining_results import pretraining_table, read_pretrainings
 from train.rate_search import SearchError
 from train.result_figures import save_figures
 from train.result_tables import (
@@ -241,10 +242,12 @@ def report(recipe: ExperimentRecipe, output: Path) -> None:
     """Writes results.json, tables and figures of all results that there are."""
     results = read_results(output)
     claims, measured = claim_results(recipe, results), results_with_provenance(output, results)
-    write_json(output / RESULTS_FILE, {"recipe": recipe.name, "quick": recipe.quick, "results": measured})
+    pretrainings = read_pretrainings(recipe, output)
+    contents = {"recipe": recipe.name, "quick": recipe.quick, "results": measured}
+    write_json(output / RESULTS_FILE, contents | {"pretrainings": pretrainings})
     write_tables(
         output / TABLES,
-        result_tables(recipe, results, claims),
+        [*result_tables(recipe, results, claims), pretraining_table(pretrainings, recipe.quick)],
         claims_table(claims, recipe.quick),
         provenance_table(measured, recipe.quick),
     )
