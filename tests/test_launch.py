@@ -300,11 +300,12 @@ def test_torchrun_trains_two_processes_together(clips: Path, tmp_path: Path) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [2, 4])
 def test_both_launchers_give_the_same_run(clips: Path, tmp_path: Path, processes: int) -> None:
+    """From a folder, and from the URL of the same folder."""
     fields = {"per_device_train_batch_size": 12 // processes, "expected_processes": processes}
     histories = []
-    for name in ("torchrun", "accelerate"):
+    for name, dataset in (("torchrun", str(clips)), ("accelerate", f"file://{clips}")):
         output_dir = tmp_path / name
-        done = launch_run(clips, output_dir, launcher(name, processes), **fields)
+        done = launch_run(clips, output_dir, launcher(name, processes), dataset=dataset, **fields)
         assert_one_run_s_folder(done, output_dir)
         histories.append(history(output_dir))
     assert histories[0] == histories[1]
