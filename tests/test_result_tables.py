@@ -24,6 +24,7 @@ from train.result_tables import (
     markdown,
     provenance_table,
     result_tables,
+    table_title,
     write_tables,
 )
 
@@ -234,6 +235,16 @@ def test_provenance_joins_what_differs_within_a_row_and_task() -> None:
         ("random", "planes", "random", "0", "0", "0.1.0", "0123456789ab", gpu),
     )
     assert r"Some \| CPU" in markdown(table)
+
+
+def test_a_title_says_what_is_trained_on_what(tmp_path: Path) -> None:
+    recipe = small_recipe(tmp_path)
+    titles = [table_title(recipe, "1", task) for task in ("planes", "planes_frozen", "plane_clips_frozen")]
+    assert titles == [
+        "Table 1, fine-tuned",
+        "Table 1, frozen features",
+        "Table 1, frozen features, clips and the video tower",
+    ]
 
 
 def test_quick_is_in_the_title_of_every_table(tmp_path: Path) -> None:

@@ -122,6 +122,8 @@ def row_scores(
 def table_title(recipe: ExperimentRecipe, table: str, task: str) -> str:
     """A table's title on a task; it says so where the numbers mean nothing."""
     how = "frozen features" if task.endswith(FROZEN) else "fine-tuned"
+    if task.removesuffix(FROZEN) == PLANE_CLIPS:
+        how += ", clips and the video tower"
     return with_warning(f"{recipe.tables[table].title}, {how}", recipe.quick)
 
 
