@@ -123,6 +123,20 @@ def test_bars_show_mean_deviation_and_every_split(tmp_path: Path, drawn: dict[st
     assert bars[1].get_facecolor() != bars[2].get_facecolor()
 
 
+def test_settings_differ_in_colour_however_many_the_recipe_has(
+    tmp_path: Path, drawn: dict[str, Figure]
+) -> None:
+    """Ten settings of which this table shows none stand between the two."""
+    recipe = of_one_table(tmp_path, ["medium"])
+    others = {f"other_{number}": recipe.settings["best"] for number in range(9)}
+    settings = {"printed": recipe.settings["printed"], **others, "best": recipe.settings["best"]}
+    recipe = replace(recipe, settings=settings)
+    save_figures(tmp_path, recipe, results_of(recipe, printed_medium=SPLITS, best_medium=SPLITS), [])
+    (axes,) = drawn["table_1_planes.png"].axes
+    bars = [bar for container in axes.containers if hasattr(container, "patches") for bar in container]
+    assert len({bar.get_facecolor() for bar in bars}) == len(bars) == 2
+
+
 def test_saliency_is_drawn_as_it_is(tmp_path: Path, drawn: dict[str, Figure]) -> None:
     recipe = of_one_table(tmp_path, ["random"], task="saliency")
     save_figures(tmp_path, recipe, results_of(recipe, "kld", random=(1.5, 1.7)), [])

@@ -145,7 +145,8 @@ def save_bars(panel: Panel, path: Path) -> None:
         path: PNG file to write.
     """
     names = list(dict.fromkeys(row.row.name for row in panel.rows))
-    settings = list(panel.recipe.settings)
+    shown = {row.row.setting for row in panel.rows}
+    settings = [setting for setting in panel.recipe.settings if setting in shown]
     figure, axes = _figure(panel.title, 1.5 + BAR_STEP * (len(panel.rows) + 0.6 * len(names)))
     place, middles = 0.0, []
     for name in names:
@@ -153,7 +154,7 @@ def save_bars(panel: Panel, path: Path) -> None:
         middles.append(place + (len(own) - 1) / 2)
         for row in own:
             setting = row.row.setting
-            color = GREY if setting is None else f"C{settings.index(setting) % 10}"
+            color = GREY if setting is None else f"C{settings.index(setting)}"
             label = "" if setting is None else panel.recipe.settings[setting].title
             _draw_bar(axes, panel.values(row), place, color, label)
             place += 1
