@@ -13,7 +13,7 @@ import soundfile
 from PIL import Image
 
 from datasets_scripts.media_streams import Frame
-from datasets_scripts.recordings import Recording
+from datasets_scripts.recordings import Area, Recording
 from datasets_scripts.schema import (
     AUDIO,
     CLIP_ID,
@@ -23,6 +23,7 @@ from datasets_scripts.schema import (
     SPEECH_FRACTION,
     START_S,
 )
+from datasets_scripts.sector import Sector, crop_to_sector
 from datasets_scripts.set_parameters import SetParameters, require, require_seconds, require_share
 
 JPEG_QUALITY = 90
@@ -77,7 +78,7 @@ def cut_clips(recording: Recording, scan_id: str, parameters: ClipParameters) ->
         RecordingError: the recording is cut short or damaged.
     """
     starts_s = (clip * parameters.step_seconds for clip in count())
-    encode = FrameEncoder(recording.notes.crop, parameters.frame_size)
+    encode = FrameEncoder(recording.area(parameters.sector), parameters.frame_size)
     sound = recording.sound()
     for clip in frames_of_clips(
         recording, starts_s, parameters.clip_seconds, parameters.frames_per_clip, encode
@@ -153,12 +154,14 @@ def _target_times(starts_s: Iterable[float], clip_seconds: float, frames_per_cli
 class FrameEncoder:
     """Crops a frame, scales its longer side to `frame_size`, pads it to a square, encodes it as JPEG.
 
+    What lies outside a sector is blanked before the scaling, so that none of it is mixed into what is kept.
+
     A frame without any colour is encoded as a grey one, which has the same pixels and takes half the time to
     decode.
     """
 
-    def __init__(self, crop: tuple[int, int, int, int] | None, frame_size: int):
-        self._crop, self._frame_size = crop, frame_size
+    def __init__(self, area: Area, frame_size: int):
+        self._area, self._frame_size = area, frame_size
         self._last_frame: Frame | None = None
         self._last_jpeg = b""
 
@@ -169,13 +172,16 @@ class FrameEncoder:
         return self._last_jpeg
 
     def _encode(self, frame: Frame) -> bytes:
-        image = Image.fromarray(frame.read_pixels())
-        if self._crop is not None:
-            image = image.crop(self._crop)
-        image = resize_to_square(image, self._frame_size)
+        image = resize_to_square(self._kept(frame.read_pixels()), self._frame_size)
         buffer = io.BytesIO()
         (image if has_colour(image) else image.convert("L")).save(buffer, format="JPEG", quality=JPEG_QUALITY)
         return buffer.getvalue()
+
+    def _kept(self, pixels: np.ndarray) -> Image.Image:
+        if isinstance(self._area, Sector):
+            return Image.fromarray(crop_to_sector(pixels, self._area))
+        image = Image.fromarray(pixels)
+        return image if self._area is None else image.crop(self._area)
 
 
 def has_colour(image: Image.Image) -> bool:

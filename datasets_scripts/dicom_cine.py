@@ -1,6 +1,6 @@
 """Frames of a DICOM ultrasound cine with their times; pydicom decodes the pixels, one frame at a time."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -9,7 +9,7 @@ import numpy as np
 import pydicom
 from pydicom.pixels import iter_pixels
 
-from datasets_scripts.media_streams import Frame, VideoStart
+from datasets_scripts.media_streams import Frame, VideoStart, evenly_spaced
 from datasets_scripts.recording_errors import DicomError, EmptyRecordingError, TruncatedError, UnreadableError
 
 COLOURS_READ = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT", "MONOCHROME2")
@@ -39,14 +39,30 @@ def cine_frames(path: Path, name: str) -> Iterator[Frame]:
         TruncatedError: fewer frames can be decoded than the header promises.
     """
     times_s = _frame_times_s(_read_header(path, name), name)
-    arrays = iter_pixels(path)
-    for number, time_s in enumerate(times_s):
+    return _decoded(path, name, times_s, range(len(times_s)))
+
+
+def sampled_cine_frames(path: Path, name: str, count: int) -> list[Frame]:
+    """Frames from all over the cine: `count` to `2 * count - 1`, or all where there are fewer; no others are
+    decoded.
+
+    Raises:
+        RecordingError: as `cine_frames`.
+    """
+    times_s = _frame_times_s(_read_header(path, name), name)
+    return list(_decoded(path, name, times_s, evenly_spaced(range(len(times_s)), count)))
+
+
+def _decoded(path: Path, name: str, times_s: list[float], numbers: Sequence[int]) -> Iterator[Frame]:
+    arrays = iter_pixels(path, indices=numbers)
+    for number in numbers:
         try:
             array = next(arrays)
         except Exception as error:  # the pixels are foreign and so are the decoders
             raise TruncatedError(
                 f"{name}: only {number} of {len(times_s)} frames can be decoded; copy the file again."
             ) from error
+        time_s = times_s[number]
         following_s = times_s[number + 1] if number + 1 < len(times_s) else time_s
         yield Frame(time_s, following_s - time_s, partial(_as_rgb, array))
 

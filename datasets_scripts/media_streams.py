@@ -5,11 +5,12 @@ of the video is at zero. Nothing holds more of a file than a few frames or the s
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import av
 import numpy as np
@@ -27,6 +28,8 @@ from datasets_scripts.recording_errors import (
 DURATION_TOLERANCE_S = 0.1
 # Time stamps of sound are rounded to milliseconds in some containers; beyond this the sound did jump.
 SOUND_JUMP_S = 0.01
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -111,8 +114,8 @@ def has_sound(path: Path, name: str) -> bool:
         return bool(container.streams.audio)
 
 
-def video_frames(path: Path, name: str) -> Iterator[Frame]:
-    """Every frame of the best video stream in the order of time, on the container's clock.
+def video_frames(path: Path, name: str, key_frames_only: bool = False) -> Iterator[Frame]:
+    """Every frame, or key frame, of the best video stream in the order of time, on the container's clock.
 
     Raises:
         TruncatedError: the file ends before its header says so (raised after the frames that are there).
@@ -121,6 +124,8 @@ def video_frames(path: Path, name: str) -> Iterator[Frame]:
     """
     with _opened(path, name) as container:
         stream = _video_stream(container, name)
+        if key_frames_only:
+            stream.codec_context.skip_frame = "NONKEY"
         last_s, read_to_s = None, 0.0
         for packet in container.demux(_streams_to_watch(container, stream)):
             read_to_s = max(read_to_s, _packet_end_s(packet, name))
@@ -134,6 +139,30 @@ def video_frames(path: Path, name: str) -> Iterator[Frame]:
         if last_s is None:
             raise EmptyRecordingError(f"{name}: the file holds no picture that can be decoded; leave it out.")
         _check_end(_promised_end_s(container, stream), read_to_s, name)
+
+
+def sampled_video_frames(path: Path, name: str, count: int) -> list[Frame]:
+    """Frames from all over a video: `count` to `2 * count - 1`, or all where there are fewer.
+
+    They are key frames, which are cheap, where there are enough.
+
+    Raises:
+        RecordingError: as `video_frames`.
+    """
+    frames = evenly_spaced(video_frames(path, name, key_frames_only=True), count)
+    return frames if len(frames) >= count else evenly_spaced(video_frames(path, name), count)
+
+
+def evenly_spaced(items: Iterable[Item], count: int) -> list[Item]:
+    """`count` to `2 * count - 1` of the items, or all where there are fewer, in one pass that holds no more
+    than twice `count`."""
+    kept, step = [], 1
+    for number, item in enumerate(items):
+        if number % step == 0:
+            kept.append(item)
+        if len(kept) == 2 * count:
+            kept, step = kept[::2], 2 * step
+    return kept
 
 
 def _streams_to_watch(

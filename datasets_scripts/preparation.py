@@ -20,11 +20,13 @@ from typing import TypedDict
 from datasets import Features
 from tqdm import tqdm
 
+from datasets_scripts.contact_sheet import draw_tile, write_sheets
 from datasets_scripts.dataset_card import add_to_card
 from datasets_scripts.privacy import key_fingerprint, keyed_hash, read_or_create_key
 from datasets_scripts.recording_errors import RecordingError
 from datasets_scripts.recordings import Recording, RecordingFiles, find_recordings, open_recording
 from datasets_scripts.schema import SPLITS
+from datasets_scripts.sector import SectorError
 from datasets_scripts.set_parameters import SetParameters
 from datasets_scripts.shards import config_dir, data_hash, stage_rows, write_info, write_shards
 from datasets_scripts.splits import Splits, check_key, read_splits, split_by_patient, write_splits
@@ -72,12 +74,14 @@ class RunOptions(TypedDict, total=False):
             absent.
         strict: stop at the first recording that cannot be used.
         overwrite: replace the configuration if the data set has it.
+        sheet: PNG to show, a tile a recording, what is kept and what is blanked; None or left out: none.
     """
 
     workers: int | None
     key_file: Path | None
     strict: bool
     overwrite: bool
+    sheet: Path | None
 
 
 @dataclass(frozen=True)
@@ -138,19 +142,21 @@ def prepare(
     key_file: Path | None = None,
     strict: bool = False,
     overwrite: bool = False,
+    sheet: Path | None = None,
 ) -> PreparationReport:
     """Write what a preparation makes of the recordings of a folder as a configuration of a data set.
 
     Args:
         recordings_dir: a folder a scan, or a flat folder of videos.
         output_dir: the data set; made if absent, extended by a configuration if there.
-        workers, key_file, strict, overwrite: as `RunOptions` says.
+        workers, key_file, strict, overwrite, sheet: as `RunOptions` says.
 
     Raises:
         PrepareError, ValueError, OSError: nothing was written; the message says why.
     """
     recordings_dir, output_dir = Path(recordings_dir).resolve(), Path(output_dir).resolve()
-    recordings = _check_before(recordings_dir, output_dir, preparation.config, overwrite)
+    sheet = None if sheet is None else Path(sheet).resolve()
+    recordings = _check_before(recordings_dir, output_dir, preparation.config, overwrite, sheet)
     known = read_splits(output_dir)
     output_dir.parent.mkdir(parents=True, exist_ok=True)
     key = read_or_create_key(Path(key_file or _beside(output_dir, "key")), output_dir)
@@ -160,10 +166,15 @@ def prepare(
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir()
     try:
-        tasks = [_Task(files, _staged(staging, n), preparation, key) for n, files in enumerate(recordings)]
+        tasks = [
+            _Task(files, _staged(staging, number), preparation, key, sheet is not None)
+            for number, files in enumerate(recordings)
+        ]
         outcomes = _make_all(tasks, workers or os.cpu_count() or 1, strict)
         splits = _split(outcomes, preparation, key, known)
         report = _write(output_dir, preparation, outcomes, splits, staging)
+        if sheet is not None:
+            write_sheets(_labelled_tiles(tasks, outcomes), sheet)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     text = json.dumps(asdict(report), indent=1, ensure_ascii=False)
@@ -180,7 +191,7 @@ def _staged(staging: Path, number: int) -> Path:
 
 
 def _check_before(
-    recordings_dir: Path, output_dir: Path, config: str, overwrite: bool
+    recordings_dir: Path, output_dir: Path, config: str, overwrite: bool, sheet: Path | None
 ) -> list[RecordingFiles]:
     """The recordings, once all that can be known before any work is found in order."""
     if output_dir.is_relative_to(recordings_dir) or recordings_dir.is_relative_to(output_dir):
@@ -190,6 +201,11 @@ def _check_before(
         raise PrepareError(f"{recordings_dir} holds no recording; put one folder a scan, or videos, into it.")
     if config_dir(output_dir, config).exists() and not overwrite:
         raise PrepareError(f"{output_dir} already has the configuration {config}; --overwrite replaces it.")
+    if sheet is not None and (sheet.suffix.lower() != ".png" or sheet.is_relative_to(output_dir)):
+        raise PrepareError(
+            f"{sheet} cannot be the sheet: it shows frames with all that is written on them; name a .png "
+            "outside of the data set."
+        )
     return recordings
 
 
@@ -199,6 +215,12 @@ class _Task:
     staged: Path
     preparation: Preparation
     key: bytes
+    with_tile: bool
+
+    @property
+    def tile(self) -> Path:
+        """Where the recording's tile of the sheet is staged."""
+        return self.staged.with_suffix(".png")
 
 
 def _make_all(tasks: list[_Task], workers: int, strict: bool) -> list[RecordingOutcome]:
@@ -238,11 +260,23 @@ def _make_one(task: _Task) -> RecordingOutcome:
         recording = open_recording(task.files)
         if recording.notes.patient_id is not None:
             patient = keyed_hash(task.key, "patient", recording.notes.patient_id)
+        if task.with_tile:
+            draw_tile(recording, preparation.parameters.sector).save(task.tile)
         rows = preparation.make_rows(recording, scan_id, preparation.parameters, counts)
         number = stage_rows(rows, task.staged, preparation.features)
     except RecordingError as error:
-        return RecordingOutcome(name, scan_id, patient, 0, dict(counts), str(error), type(error).__name__)
+        reason = f"{name}: {error}" if isinstance(error, SectorError) else str(error)
+        return RecordingOutcome(name, scan_id, patient, 0, dict(counts), reason, type(error).__name__)
     return RecordingOutcome(name, scan_id, patient, number, dict(counts))
+
+
+def _labelled_tiles(tasks: list[_Task], outcomes: list[RecordingOutcome]) -> list[tuple[Path, str]]:
+    """The tiles of all recordings that can be decoded, each with its hashed scan id."""
+    return [
+        (task.tile, f"{outcome.scan_id} left out" if outcome.left_out else outcome.scan_id)
+        for task, outcome in zip(tasks, outcomes, strict=True)
+        if task.tile.exists()
+    ]
 
 
 def _split(

@@ -11,7 +11,10 @@ from dataclasses import fields
 from pathlib import Path
 
 from datasets_scripts.preparation import PreparationReport, PrepareError, RunOptions, StrictError
-from datasets_scripts.set_parameters import SetParameters
+from datasets_scripts.set_parameters import FOUND, SetParameters
+
+# Other than from Python: commands are given recordings as machines write them, with names on the picture.
+COMMAND_DEFAULTS = {"sector": FOUND}
 
 
 def run_command(
@@ -50,15 +53,19 @@ def _parser(program: str, parameters_class: type[SetParameters], description: st
     hints = typing.get_type_hints(parameters_class)
     for field in fields(parameters_class):
         kind = _type_of_values(hints[field.name])
-        text = meanings[field.name] + ("" if field.default is None else f" Default: {field.default}.")
+        default = COMMAND_DEFAULTS.get(field.name, field.default)
+        text = meanings[field.name] + ("" if default is None else f" Default: {default}.")
         parser.add_argument(
             f"--{field.name.replace('_', '-')}",
             type=kind,
-            default=field.default,
+            default=default,
             help=text.replace("%", "%%"),
         )
     parser.add_argument("--workers", type=int, help="processes; default: one a CPU")
     parser.add_argument("--key-file", type=Path, help="key of the hashed identifiers; default: OUT.key")
+    parser.add_argument(
+        "--sheet", type=Path, help="PNG to show, a tile a recording, what is kept and what is blanked"
+    )
     parser.add_argument(
         "--strict", action="store_true", help="stop at the first recording that cannot be used"
     )

@@ -5,6 +5,9 @@
 Writes `OUT/data/<configuration>/*.parquet`, `OUT/splits.json` and the card `OUT/README.md`. Beside OUT, since
 they know names: `OUT.key`, the key of the hashed identifiers, and `OUT.<configuration>.report.json`, an entry
 a recording. Run again with another clip length, it adds a configuration with the same splits.
+
+As prepare_planes and prepare_gaze do, it keeps the ultrasound sector of each recording and blanks the rest;
+`--sector whole` keeps frames as recorded. `--sheet FILE.png` shows what is kept, a tile a recording.
 """
 
 import sys

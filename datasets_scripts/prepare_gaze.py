@@ -113,7 +113,7 @@ def frames_with_gaze(
         RecordingError: the recording is damaged, lacks `gaze.csv`, or none of its frames has a fixation.
     """
     fixations = stored_fixations(recording, parameters, counts)
-    encode, last = FrameEncoder(recording.notes.crop, parameters.frame_size), None
+    encode, last = FrameEncoder(recording.area(parameters.sector), parameters.frame_size), None
     rows = []
     times_s = ((place + 0.5) * parameters.seconds_between_frames for place in count())
     for frame in recording.frames_at(times_s):
@@ -146,7 +146,7 @@ def stored_fixations(recording: Recording, parameters: GazeParameters, counts: C
         )
     fixations = find_fixations(samples, recording.height / recording.width, parameters)
     size = (recording.width, recording.height)
-    left, top, right, bottom = recording.notes.crop or (0, 0, *size)
+    left, top, right, bottom = recording.box(parameters.sector)
     places = (fixations[:, 2:] * size - (left, top)) / (right - left, bottom - top)
     is_inside = ((places >= 0) & (places <= 1)).all(axis=1)
     fixations[:, 2:] = places_in_stored_image(places, (right - left, bottom - top), parameters.frame_size)

@@ -176,7 +176,7 @@ def candidate_frames(
         for time_s in _moments(segment, parameters.seconds_between_frames)
     )
     wanted, times = tee(moments)
-    encode, taken = FrameEncoder(recording.notes.crop, parameters.frame_size), None
+    encode, taken = FrameEncoder(recording.area(parameters.sector), parameters.frame_size), None
     for frame, (segment, _) in zip(recording.frames_at(time_s for _, time_s in times), wanted, strict=False):
         # Where frames lie far apart, one may be nearest to several moments, and to those of a neighbour.
         if frame is not taken and segment.start_s <= frame.time_s <= segment.end_s:
@@ -195,7 +195,7 @@ def candidate_clips(
     """The clips that lie as a whole in one segment, from its start on."""
     starts = ((segment, start_s) for segment in segments for start_s in _clip_starts(segment, parameters))
     wanted, starts_s = tee(starts)
-    encode = FrameEncoder(recording.notes.crop, parameters.frame_size)
+    encode = FrameEncoder(recording.area(parameters.sector), parameters.frame_size)
     clips = frames_of_clips(
         recording,
         (start_s for _, start_s in starts_s),

@@ -12,26 +12,31 @@ import json
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from datasets_scripts.dicom_cine import cine_frames, cine_start, is_dicom
+from datasets_scripts.dicom_cine import cine_frames, cine_start, is_dicom, sampled_cine_frames
 from datasets_scripts.media_streams import (
     Frame,
     SoundWindows,
     has_sound,
+    sampled_video_frames,
     sound_chunks,
     video_frames,
     video_start,
 )
 from datasets_scripts.recording_errors import (
+    DamagedError,
     EmptyRecordingError,
     NoVideoError,
     SidecarError,
     UnreadableError,
 )
 from datasets_scripts.schema import PLANES, SAMPLING_RATE_HZ
+from datasets_scripts.sector import NoSectorError, Sector, find_sector
+from datasets_scripts.set_parameters import WHOLE
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".asf"}
@@ -40,6 +45,11 @@ VIDEO_SUFFIXES = frozenset(
 SOUND_SUFFIXES = frozenset({".wav", ".flac", ".mp3", ".opus", ".ogg", ".m4a", ".aac", ".wma"})
 
 GAZE_FILE, PLANES_FILE, NOTES_FILE = "gaze.csv", "planes.csv", "scan.json"
+FRAMES_TO_SEARCH = 16
+
+Box = tuple[int, int, int, int]
+Area = Sector | Box | None
+"""What is kept of a picture: the sector, a box as it is, or all."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +72,7 @@ class ScanNotes:
     """What `scan.json` says that the preparation needs: `crop` is (left, top, right, bottom) in pixels."""
 
     patient_id: str | None = None
-    crop: tuple[int, int, int, int] | None = None
+    crop: Box | None = None
 
 
 @dataclass(frozen=True)
@@ -183,6 +193,50 @@ class Recording:
             yield last
             wanted_s = next(times, math.inf)
 
+    def sampled_frames(self) -> np.ndarray:
+        """Some frames from all over the recording: uint8 (frames, height, width, 3), at most 31.
+
+        Raises:
+            RecordingError: the file is cut short or damaged, or its pictures change their size.
+        """
+        sample = sampled_cine_frames if self._is_dicom else sampled_video_frames
+        pictures = [frame.read_pixels() for frame in sample(self.files.video, self.name, FRAMES_TO_SEARCH)]
+        if {picture.shape for picture in pictures} != {(self.height, self.width, 3)}:
+            raise DamagedError(
+                f"{self.name}: its pictures change their size; cut the recording where they do."
+            )
+        return np.stack(pictures)
+
+    def area(self, sector: str) -> Area:
+        """What is kept of its pictures, under one of `SECTOR_CHOICES`.
+
+        Raises:
+            NoSectorError: it is to be found and there is none, nor a crop.
+            RecordingError: as `sampled_frames`.
+        """
+        return self.notes.crop if sector == WHOLE else self._found_area
+
+    def box(self, sector: str) -> Box:
+        """Left, top, right, bottom in pixels of `area`."""
+        area = self.area(sector)
+        return area.box if isinstance(area, Sector) else area or (0, 0, self.width, self.height)
+
+    @cached_property
+    def _found_area(self) -> Sector | Box:
+        frames, crop = self.sampled_frames(), self.notes.crop
+        left, top, right, bottom = crop or (0, 0, self.width, self.height)
+        mask = np.zeros((self.height, self.width), dtype=bool)
+        try:
+            mask[top:bottom, left:right] = find_sector(frames[:, top:bottom, left:right]).mask
+        except NoSectorError as error:
+            if crop is not None:
+                return crop
+            raise NoSectorError(
+                f"{error} `--sector whole` would keep the whole frames of every recording, and all that is "
+                "written on them."
+            ) from error
+        return Sector(mask, crop)
+
     def sound(self) -> SoundWindows | None:
         """Windows of the sound, mono at 32 kHz, on the clock of the frames; None if there is no sound."""
         if self.files.sound is not None:
@@ -247,7 +301,7 @@ def _read_notes(path: Path | None, width: int, height: int, name: str) -> ScanNo
     return ScanNotes(patient, _crop(notes.get("crop"), width, height, f"{name}: {path.name}"))
 
 
-def _crop(crop: object, width: int, height: int, where: str) -> tuple[int, int, int, int] | None:
+def _crop(crop: object, width: int, height: int, where: str) -> Box | None:
     if crop is None:
         return None
     if not (isinstance(crop, list) and len(crop) == 4 and all(isinstance(edge, int) for edge in crop)):

@@ -3,6 +3,8 @@
 import math
 from dataclasses import asdict, dataclass
 
+FOUND, WHOLE = SECTOR_CHOICES = ("found", "whole")
+
 
 @dataclass(frozen=True, kw_only=True)
 class SetParameters:
@@ -12,6 +14,9 @@ class SetParameters:
         frame_size: width and height of a kept frame in pixels.
         validation_fraction: share of the patients that is held out.
         seed: of the split and of the order of the rows.
+        sector: found keeps the ultrasound sector of each recording, or the crop of its scan.json, and blanks
+            what lies outside the sector, where machines write names; whole keeps frames as recorded, or their
+            crop.
 
     Raises:
         ValueError: a value out of its range.
@@ -20,11 +25,13 @@ class SetParameters:
     frame_size: int = 160
     validation_fraction: float = 0.2
     seed: int = 0
+    sector: str = WHOLE
 
     def __post_init__(self) -> None:
         require(self.frame_size >= 16, "frame_size", self.frame_size, "16 or more")
         require_share("validation_fraction", self.validation_fraction)
         require(self.seed >= 0, "seed", self.seed, "0 or more")
+        require(self.sector in SECTOR_CHOICES, "sector", self.sector, " or ".join(SECTOR_CHOICES))
 
     def info(self) -> dict:
         """What decides the content of a row, for `info.json`: all but the split and the order."""

@@ -376,7 +376,7 @@ def one_scan(tmp_path) -> Path:
 
 def run(*arguments: object) -> int:
     few = ["--clip-seconds", "2", "--frames-per-clip", "2", "--frame-size", "32", "--workers", "1"]
-    return main([*map(str, arguments), *few])
+    return main([*map(str, arguments), *few, "--sector", "whole"])
 
 
 def test_the_command_writes_reports_and_refuses_to_do_it_twice(one_scan, tmp_path, capsys):
@@ -452,6 +452,7 @@ def test_a_split_that_a_longer_clip_leaves_empty_is_refused(tmp_path):
         ("validation_fraction", -0.1),
         ("minimum_speech_fraction", 1.0),
         ("seed", -1),
+        ("sector", "half"),
     ],
 )
 def test_parameters_out_of_range_are_named(field, value, tmp_path, capsys):

@@ -208,6 +208,7 @@ def test_the_command_writes_reports_and_refuses_to_do_it_twice(tmp_path, capsys)
     write_scan(tmp_path / "in" / "a", rest((0.3, 0.4), 0, 3))
     write_scan(tmp_path / "in" / "b", rest((1.3, 0.4), 0, 3))
     arguments = [str(tmp_path / "in"), str(tmp_path / "set"), "--workers", "1", "--frame-size", "32"]
+    arguments += ["--sector", "whole"]
     assert main([*arguments, "--fixation-rule", "velocity"]) == 0
     text = capsys.readouterr().out
     assert "gaze: 3 frames of 1 scans to train" in text

@@ -252,6 +252,7 @@ def test_lengths_that_only_rounding_makes_shorter_lose_nothing(tmp_path):
 def test_the_command_writes_frames_then_clips_and_nothing_twice(tmp_path, capsys):
     write_scan(tmp_path / "in" / "a", [(1, 3, "femur")])
     places = [str(tmp_path / "in"), str(tmp_path / "set"), "--workers", "1", "--frame-size", "32"]
+    places += ["--sector", "whole"]
     assert main(places) == 0
     assert "femur 4" in capsys.readouterr().out
     assert main([*places, "--clip-seconds", "1", "--frames-per-clip", "2"]) == 0

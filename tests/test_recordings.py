@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from tiny_recordings import SIZE, click, even_times, number_of, tone, write_video
 
 from datasets_scripts import recording_errors as errors
-from datasets_scripts.media_streams import Frame, SoundWindows
-from datasets_scripts.recordings import RecordingFiles, find_recordings, open_recording
+from datasets_scripts.media_streams import Frame, SoundWindows, evenly_spaced
+from datasets_scripts.recordings import FRAMES_TO_SEARCH, RecordingFiles, find_recordings, open_recording
 from datasets_scripts.schema import SAMPLING_RATE_HZ
 
 
@@ -207,7 +207,8 @@ def test_a_dicom_cine_cut_short_is_never_a_short_cine(media, tmp_path):
 
 
 def write_cine(path: Path, frames: int = 3, **elements: object) -> Path:
-    """A grey, uncompressed cine whose frame i is all 10 * i."""
+    """A grey, uncompressed cine whose frame i is all 10 * i, or i where it is long."""
+    step = 10 if frames <= 25 else 1
     cine = pydicom.Dataset()
     cine.file_meta = pydicom.dataset.FileMetaDataset()
     cine.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
@@ -215,11 +216,59 @@ def write_cine(path: Path, frames: int = 3, **elements: object) -> Path:
     cine.PhotometricInterpretation, cine.SamplesPerPixel, cine.NumberOfFrames = "MONOCHROME2", 1, frames
     cine.Rows, cine.Columns, cine.BitsAllocated, cine.BitsStored, cine.HighBit = 4, 6, 8, 8, 7
     cine.PixelRepresentation = 0
-    cine.PixelData = b"".join(bytes([10 * index] * 24) for index in range(frames))
+    cine.PixelData = b"".join(bytes([step * index] * 24) for index in range(frames))
     for element, value in elements.items():
         setattr(cine, element, value)
     cine.save_as(path, enforce_file_format=True)
     return path
+
+
+@given(st.integers(0, 400), st.integers(1, 20))
+def test_evenly_spaced_items_come_from_all_over(number, count):
+    kept = evenly_spaced(range(number), count)
+    assert len(kept) == number or count <= len(kept) < 2 * count
+    step = kept[1] - kept[0] if len(kept) > 1 else max(number, 1)
+    assert kept == list(range(0, number, step))
+
+
+def sampled_numbers(path: Path) -> list[int]:
+    return [number_of(picture) for picture in opened(path).sampled_frames()]
+
+
+def test_a_sample_is_of_key_frames_where_there_are_enough(tmp_path):
+    path = write_video(tmp_path / "scan.mkv", even_times(8), codecs=("msmpeg4", "aac"))
+    with av.open(str(path)) as container:
+        are_key = [frame.key_frame for frame in container.decode(video=0)]
+    assert FRAMES_TO_SEARCH <= sum(are_key) < 2 * FRAMES_TO_SEARCH
+    assert sampled_numbers(path) == list(np.flatnonzero(are_key))
+
+
+@pytest.mark.parametrize(("frames", "step"), [(100, 4), (9, 1)])
+def test_a_sample_is_of_all_frames_where_key_frames_are_few(tmp_path, frames, step):
+    path = write_video(tmp_path / "scan.mp4", even_times(frames / 30))
+    assert sampled_numbers(path) == list(range(0, frames, step))
+
+
+def test_a_sample_of_a_cine_decodes_no_other_frames(tmp_path, monkeypatch):
+    cine = opened(write_cine(tmp_path / "long.dcm", 250, FrameTime=40))
+    decoded = []
+    iter_pixels = pydicom.pixels.iter_pixels
+
+    def counted(path, indices):
+        for array in iter_pixels(path, indices=indices):
+            decoded.append(array)
+            yield array
+
+    monkeypatch.setattr("datasets_scripts.dicom_cine.iter_pixels", counted)
+    assert [int(picture[0, 0, 0]) for picture in cine.sampled_frames()] == list(range(0, 250, 16))
+    assert len(decoded) < 2 * FRAMES_TO_SEARCH
+
+
+def test_a_sample_of_a_file_cut_short_tells_so(tmp_path):
+    whole = write_video(tmp_path / "whole.mkv", even_times(8)).read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(errors.TruncatedError, match=r"cut\.mkv"):
+        opened(tmp_path / "cut.mkv").sampled_frames()
 
 
 @pytest.mark.parametrize(
