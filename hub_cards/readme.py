@@ -34,6 +34,22 @@ STARTS = {
 PLANE_COLUMNS = {"precision": "precision", "recall": "recall", "f1": "F1"}
 # The benchmarks in the order of the table, by the kept file of each.
 SPEED = ("step", "cpu", "gpu", "loader", "retrieval", "planes")
+# The tables of train/reproduce.py that the README shows, by the names of their CSV files.
+BENCHMARK = (
+    "table_1_planes",
+    "table_1_planes_frozen",
+    "table_3_planes",
+    "table_3_planes_frozen",
+    "table_3_plane_clips_frozen",
+    "claims",
+    "pretrainings",
+)
+# Speech towers that a linear probe was put on, by their names in the kept file.
+PROBED = {
+    "drawn": "drawn weights",
+    "printed_medium": "as printed, medium",
+    "best_medium": "best setting, medium: taught everyday words, then frozen",
+}
 GAZE_ROWS = {
     "test": "the demo's model",
     "center_prior": "centre prior: the mean map, whatever the frame",
@@ -95,12 +111,42 @@ def gaze_table(metrics: dict[str, float]) -> str:
     return "\n".join(lines)
 
 
+def benchmark_tables(texts: dict[str, str]) -> str:
+    """Those of BENCHMARK below each other, as Markdown.
+
+    Args:
+        texts: of each table by its name, as train/reproduce.py writes them into tables.json.
+    """
+    return "\n".join(texts[name].replace("## ", "#### ", 1) for name in BENCHMARK).strip()
+
+
+def ceiling_line(metrics: dict[str, float]) -> str:
+    """What supervised training with many labels reaches on the benchmark, in a sentence."""
+    return f"Supervised training on many times the labels reaches a macro F1 of {metrics['test/f1']:.1%}."
+
+
+def probe_table(metrics: dict[str, float]) -> str:
+    """How often a linear probe on a speech tower names the plane of a remark, as Markdown.
+
+    Args:
+        metrics: as `python -m train.probe_speech` writes them.
+    """
+    lines = [_header("speech tower", ["plane named"])]
+    lines += [f"| {title} | {metrics[f'{name}/accuracy']:.1%} |" for name, title in PROBED.items()]
+    lines.append(f"| the most frequent plane, always | {metrics['clips/most_frequent_share']:.1%} |")
+    clips = f"{metrics['clips/number']:.0f} clips with a whole remark about the picture."
+    return "\n".join([*lines, "", clips])
+
+
 def tables() -> dict[str, str]:
     """The table of every block of the README, from the kept results."""
     planes = {start: _kept(f"planes_{start}") for start in STARTS}
     return {
         "demo": demo_table(demo_results()),
         "planes": planes_table(planes),
+        "benchmark": benchmark_tables(_kept("benchmark/tables")),
+        "ceiling": ceiling_line(_kept("benchmark/ceiling")["metrics"]),
+        "probe": probe_table(_kept("benchmark/speech_probe")["metrics"]),
         "gaze": gaze_table(_kept("gaze")["metrics"]),
         "speed": speed_table([_kept(f"speed/{name}") for name in SPEED]),
         "projection": projection_table(_kept("speed/projection")),

@@ -4,14 +4,19 @@ import pytest
 
 from hub_cards.readme import (
     BEGIN,
+    BENCHMARK,
     END,
+    PROBED,
     README,
     STARTS,
+    benchmark_tables,
+    ceiling_line,
     current_readme,
     demo_results,
     demo_table,
     gaze_table,
     planes_table,
+    probe_table,
     tables,
     with_results,
 )
@@ -42,6 +47,23 @@ def test_a_score_of_one_split_has_no_deviation():
     lines = gaze_table(metrics).splitlines()
     assert lines[2].startswith("| the demo's model | 0.25 (0.12) | 0.25 |")
     assert lines[-1].startswith("| random weights, first split | 0.25 | 0.25 |")
+
+
+def test_the_benchmark_s_tables_stand_below_each_other_as_parts_of_a_section():
+    texts = {name: f"## {name}\n\n| a |\n| --- |\n| ## 1 |\n" for name in (*BENCHMARK, "provenance")}
+    text = benchmark_tables(texts)
+    headings = [line for line in text.splitlines() if line.startswith("#")]
+    assert headings == [f"#### {name}" for name in BENCHMARK]
+    assert text.count("| ## 1 |") == len(BENCHMARK) and "provenance" not in text
+
+
+def test_the_probe_and_the_ceiling_say_their_numbers():
+    metrics = {f"{name}/accuracy": 0.456 for name in PROBED} | {"drawn/accuracy": 0.195}
+    metrics |= {"clips/number": 406.0, "clips/most_frequent_share": 0.101}
+    lines = probe_table(metrics).splitlines()
+    assert lines[2] == "| drawn weights | 19.5% |" and lines[-1].startswith("406 clips")
+    assert "| the most frequent plane, always | 10.1% |" in lines
+    assert "98.1%" in ceiling_line({"test/f1": 0.981})
 
 
 def test_every_picture_of_the_readme_is_there():
