@@ -161,7 +161,8 @@ def test_twenty_random_moments(clips: Path, tmp_path: Path, ranks: int) -> None:
         time.sleep(random.uniform(0, longest_life_seconds))
         run.signal(signal.SIGKILL)
         assert run.exit_statuses() == [-signal.SIGKILL] * ranks, f"it ended before moment {moment}"
-    assert len(saved_steps(killed / "checkpoints")) == 3, "it got nowhere"
+    # How far depends on how long a process takes to start, beside what else the machine does.
+    assert saved_steps(killed / "checkpoints"), "it got nowhere"
     PretrainProcesses(recipe, *RESUMED, ranks=ranks).succeed()
     assert_same(results(killed), results(whole))
 
