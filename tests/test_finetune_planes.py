@@ -98,7 +98,16 @@ def learnt(frames: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("learnt") / "out"
     learning = {"max_steps": 60, "learning_rate": 1e-2, "augmentation": {"crop_scale": 0.9}}
     launcher = Path(sys.executable).with_name("accelerate")
-    command = [launcher, "launch", "--cpu", "--num_processes", "1", ROOT / "train" / "finetune_planes.py"]
+    command = [
+        launcher,
+        "launch",
+        "--cpu",
+        "--num_processes",
+        "1",
+        "--num_cpu_threads_per_process",
+        "1",
+        ROOT / "train" / "finetune_planes.py",
+    ]
     command += flags(recipe(frames, folder, **learning))
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
