@@ -149,22 +149,37 @@ def test_sigterm_to_one_process_ends_both_after_the_same_step(
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_twenty_random_moments(clips: Path, tmp_path: Path, ranks: int) -> None:
-    """One run is killed twenty times on its way, at a moment of each of its lives that is drawn anew."""
+    """Runs are killed twenty times on their way, at moments of their lives that are drawn anew.
+
+    How far a life comes depends on the machine: a run that ends before its next moment is compared, and the
+    kills go on with a new one.
+    """
     fields = {"max_steps": 200, "shuffle_buffer_clips": 7, "dataloader_num_workers": 3}
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    whole = tmp_path / "whole"
     began = time.monotonic()
     PretrainProcesses(write_recipe(clips, whole, **fields), ranks=ranks).succeed()
     longest_life_seconds = (time.monotonic() - began) / 10
-    recipe = write_recipe(clips, killed, **fields)
-    for moment in range(20):
+    kills = run_number = 0
+    while kills < 20:
+        killed = tmp_path / f"killed_{run_number}"
+        recipe, run_number = write_recipe(clips, killed, **fields), run_number + 1
+        kills += _kill_until_it_ends(recipe, ranks, longest_life_seconds, most_kills=20 - kills)
+        assert_same(results(killed), results(whole))
+
+
+def _kill_until_it_ends(recipe: Path, ranks: int, longest_life_seconds: float, most_kills: int) -> int:
+    """Run a recipe to its end through at most so many kills; returns how many there were."""
+    for kill in range(most_kills):
         run = PretrainProcesses(recipe, *RESUMED, ranks=ranks)
         time.sleep(random.uniform(0, longest_life_seconds))
         run.signal(signal.SIGKILL)
-        assert run.exit_statuses() == [-signal.SIGKILL] * ranks, f"it ended before moment {moment}"
-    # How far depends on how long a process takes to start, beside what else the machine does.
-    assert saved_steps(killed / "checkpoints"), "it got nowhere"
+        statuses = run.exit_statuses()
+        if statuses == [0] * ranks:
+            return kill
+        # One rank may have ended just before the others were killed.
+        assert set(statuses) <= {0, -signal.SIGKILL}, run.log.read_text()
     PretrainProcesses(recipe, *RESUMED, ranks=ranks).succeed()
-    assert_same(results(killed), results(whole))
+    return most_kills
 
 
 LAUNCHERS = {
