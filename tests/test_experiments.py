@@ -109,6 +109,17 @@ def test_a_pretraining_is_told_its_setting_its_own_fields_and_its_data(experimen
         pretraining_arguments(experiments, relevant)
 
 
+def test_the_speech_tower_is_taught_once_for_all_pretrainings(experiments: Experiments) -> None:
+    words = {"steps": 2, "words": 4, "readers": 2}
+    recipe = replace(experiments.recipe, pretraining=experiments.recipe.pretraining | {"speech_words": words})
+    taught = pretraining_arguments(
+        replace(experiments, recipe=recipe), Pretraining(0, "printed", "medium", 0)
+    )
+    assert taught.speech_words.kept_in == str(experiments.output / "taught_speech")
+    plain = pretraining_arguments(experiments, Pretraining(0, "printed", "medium", 0))
+    assert plain.speech_words.kept_in is None
+
+
 def test_matched_in_epochs_is_as_many_passes_as_over_the_medium_clips(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,8 +65,7 @@ class SpeechAugmentationArguments:
 
     Args:
         stretch: speech becomes slower or quicker by up to this share.
-        shift_bins: everything moves up or down by up to so many mel bins, as with another voice; also where
-            the speech tower is taught words.
+        shift_bins: everything moves up or down by up to so many mel bins, as with another voice.
         gain_db: louder or quieter by up to this.
         masks: so many spans of time and bands of frequency are left out, as by SpecAugment (Park et al.,
             Interspeech 2019).
@@ -102,26 +101,25 @@ class SpeechWordsArguments:
 
     Args:
         steps: steps of the training; 0 leaves it out.
-        batch_size: words a step.
-        learning_rate: of Adam, falling to 0 along a cosine.
+        batch_size: clips of 4 s a step.
+        learning_rate: of Adam, rising and then falling to 0 along a cosine.
         words: how many different words there are to tell apart.
-        utterances_per_word: how often each word is spoken, by drawn voices, speeds and pitches.
-        words_together: so many words, one after the other, are heard at a time in the end, and one in the
-            beginning; a clip is longer than a word.
+        readers: drawn voices, each of which reads all words once; one of them is held out.
+        kept_in: folder where a taught tower is kept, by its first weights and how it was taught, and taken
+            from by the next run that wants the same; left out, it is taught in every run.
     """
 
     steps: int = 0
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    words: int = 100
-    utterances_per_word: int = 40
-    words_together: int = 1
+    batch_size: int = 24
+    learning_rate: float = 3e-3
+    words: int = 128
+    readers: int = 8
+    kept_in: str | None = None
 
     def __post_init__(self) -> None:
         require(self, "steps", self.steps >= 0, "at least 0")
-        for name in ("batch_size", "words", "utterances_per_word"):
+        for name in ("batch_size", "words", "readers"):
             require(self, name, getattr(self, name) >= 2, "at least 2")
-        require(self, "words_together", 1 <= self.words_together <= self.words, "from 1 to words")
         require(self, "learning_rate", self.learning_rate > 0, "above 0")
 
 

@@ -51,6 +51,8 @@ NOT_AVAILABLE = "weights not available"
 ONLY_SIMULATED = "only on simulated recordings"
 ELSEWHERE = "Give another output folder, or remove that one."
 NO_IMAGE_TOWER = "no image tower"
+# Of a seed all pretrainings begin with the same speech tower: it is taught once.
+TAUGHT_SPEECH = "taught_speech"
 CONFIGS = {PLANES: PLANES_CONFIG, SALIENCY: GAZE_CONFIG, PLANE_CLIPS: PLANE_CLIPS_CONFIG}
 ARGUMENTS = {
     PLANES: FinetunePlanesArguments,
@@ -190,6 +192,9 @@ def pretraining_arguments(experiments: Experiments, run: Pretraining) -> Pretrai
         "report_to": "none",
     }
     arguments = build(PretrainArguments, told, f"the pretraining {run.setting}_{run.name}")
+    if arguments.speech_words.steps:
+        words = replace(arguments.speech_words, kept_in=str(experiments.output / TAUGHT_SPEECH))
+        arguments = replace(arguments, speech_words=words)
     return in_epochs_of_medium(arguments) if spec.matched_in == EPOCHS else arguments
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration, set_seed
+from tqdm import tqdm
 
 from datasets_scripts.schema import SCAN_ID
 from hub_cards.render import render_model_card
@@ -28,7 +29,13 @@ from modeling_dualrep.image_processing_dualrep import DualRepImageProcessor
 from modeling_dualrep.modeling_dualrep import DualRepModel
 from modeling_dualrep.processing_dualrep import DualRepProcessor
 from modeling_dualrep.video_processing_dualrep import DualRepVideoProcessor
-from train.arguments import ArgumentsError, PretrainArguments, help_text, parse_arguments
+from train.arguments import (
+    ArgumentsError,
+    PretrainArguments,
+    SpeechWordsArguments,
+    help_text,
+    parse_arguments,
+)
 from train.checkpoint import (
     CheckpointError,
     agree_on_checkpoint,
@@ -47,7 +54,14 @@ from train.model_folder import CHECKPOINTS, check_output_dir, write_model_folder
 from train.precision import chosen_precision, training_device_type
 from train.processes import check_processes
 from train.retrieval import RECALL_AT
-from train.speech_pretraining import teach_words, word_features
+from train.speech_pretraining import (
+    ReadWords,
+    keep_taught,
+    load_taught,
+    name_of_teaching,
+    read_words,
+    teach_words,
+)
 from train.stored_rows import StoredRowsError, data_hash, split_names
 from train.training_run import TrainingRun, prepare_run
 from train.triples import (
@@ -58,6 +72,7 @@ from train.triples import (
     choose_gallery,
     gallery_batches,
     list_clips,
+    log_mel,
     normalised_batches,
     open_clips,
     read_rows,
@@ -263,18 +278,34 @@ def teach_speech_tower(
     arguments: PretrainArguments, model: DualRepModel, processor: DualRepProcessor
 ) -> None:
     """Everyday words for the speech tower, as the recipe's section speech_words says."""
-    from datasets_scripts.spoken_words import spoken_words  # needs the speech synthesiser
-
-    words = arguments.speech_words
-    utterances = spoken_words(words.words, words.utterances_per_word, arguments.seed)
-    features, labels = word_features(utterances, processor)
-    accuracy = teach_words(
-        model.audio_model, features, labels, words, arguments.seed, arguments.speech_augmentation.shift_bins
-    )
+    words, tower = arguments.speech_words, model.audio_model
+    name = name_of_teaching(tower, words, arguments.seed)
+    if words.kept_in is not None and load_taught(tower, Path(words.kept_in), name):
+        print(f"The speech tower was taught everyday words before: {words.kept_in}/{name}.")
+        return
+    accuracy = teach_words(tower, readings_heard(words, arguments.seed, processor), words, arguments.seed)
     print(
-        f"The speech tower tells {words.words} everyday words apart: "
-        f"{accuracy:.0%} of held-out utterances right."
+        f"The speech tower tells {words.words} everyday words apart: at {accuracy:.0%} of the moments of a "
+        "voice that it had not heard it names the right one."
     )
+    if words.kept_in is not None:
+        keep_taught(tower, Path(words.kept_in), name)
+
+
+def readings_heard(words: SpeechWordsArguments, seed: int, processor: DualRepProcessor) -> list[ReadWords]:
+    """Everyday words read aloud, as the speech tower hears them."""
+    from datasets_scripts.spoken_words import read_aloud  # needs the speech synthesiser
+
+    extractor = processor.feature_extractor
+    frames_a_second = extractor.sampling_rate / extractor.hop_length
+    return [
+        read_words(
+            log_mel(processor, reading.waveform),
+            zip(reading.start_s, reading.end_s, reading.words.tolist(), strict=True),
+            frames_a_second,
+        )
+        for reading in tqdm(read_aloud(words.words, words.readers, seed), total=words.readers, unit="voice")
+    ]
 
 
 def train_and_embed(

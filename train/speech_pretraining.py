@@ -1,115 +1,167 @@
-"""Teaches the speech tower to tell spoken everyday words apart, before it meets any recording.
+"""Teaches the speech tower to hear everyday words, before it meets any recording.
 
 A tower that starts from nothing has to learn hearing and naming at once from a few thousand clips. Words that
 no sonographer says of a scan teach the hearing without giving away the naming.
+
+It is taught at every moment of a reading: a linear head, thrown away afterwards, names the word that is being
+said there by the last feature map. Asked only which words a whole clip holds, the tower hardly learns any: of
+several words it is never told which was where.
 """
 
+import hashlib
+import json
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
-import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, one_hot, pad
+from torch.nn.functional import cross_entropy
 from tqdm import tqdm
-from transformers import PreTrainedModel, ProcessorMixin, get_cosine_schedule_with_warmup
+from transformers import PreTrainedModel, get_cosine_schedule_with_warmup
 
-from train.arguments import SpeechWordsArguments
-from train.speech_augmentation import shift_pitch
-from train.triples import log_mel
+from train.arguments import SpeechAugmentationArguments, SpeechWordsArguments
+from train.speech_augmentation import vary_log_mel
 
-HELD_OUT_SHARE = 0.1
-MAX_GAIN_DB = 6.0
-MAX_SHIFT = 0.25
+CLIP_FRAMES = 400
+NO_WORD = -100
+WARMUP_SHARE = 0.1
+# As far as voices and rooms differ from one another.
+VARIATION = SpeechAugmentationArguments(stretch=0.15, shift_bins=3, gain_db=6.0, masks=2)
+WEIGHTS_SUFFIX = ".safetensors"
 
 
-def word_features(
-    utterances: Iterable[tuple[np.ndarray, int]], processor: ProcessorMixin
-) -> tuple[Tensor, Tensor]:
-    """Log-mels (utterances, time, mel) and labels (utterances,) of equally long 32 kHz waveforms."""
-    features, labels = [], []
-    for waveform, label in utterances:
-        features.append(log_mel(processor, waveform))
-        labels.append(label)
-    return torch.stack(features), torch.tensor(labels)
+@dataclass(frozen=True)
+class ReadWords:
+    """A reading as the tower hears it.
+
+    `features` is its log-mel (time, mel) in dB, `words` (time,) the number of the word that is said in each
+    frame, `NO_WORD` between words.
+    """
+
+    features: Tensor
+    words: Tensor
+
+
+def read_words(
+    features: Tensor, spans: Iterable[tuple[float, float, int]], frames_a_second: float
+) -> ReadWords:
+    """The words by frames.
+
+    Args:
+        features: log-mel (time, mel).
+        spans: start and end in seconds, and the number of each word.
+        frames_a_second: of the features.
+    """
+    words = torch.full((len(features),), NO_WORD)
+    for start_s, end_s, word in spans:
+        words[round(start_s * frames_a_second) : round(end_s * frames_a_second)] = word
+    return ReadWords(features, words)
 
 
 def teach_words(
-    tower: PreTrainedModel,
-    features: Tensor,
-    labels: Tensor,
-    arguments: SpeechWordsArguments,
-    seed: int,
-    shift_bins: int = 0,
+    tower: PreTrainedModel, readings: Sequence[ReadWords], arguments: SpeechWordsArguments, seed: int
 ) -> float:
-    """Trains the tower to classify words, with a linear head that is thrown away.
+    """Trains the tower to name the word that is said at each moment; the last reading is held out.
 
     Args:
         tower: DualRepAudioModel, changed in place; a frozen one learns here, and is frozen again after.
-        features: (utterances, time, mel) log-mel.
-        labels: (utterances,) word numbers from 0.
+        readings: two or more.
         arguments: steps, batch size, learning rate.
-        seed: of the head, the batches and their variation.
-        shift_bins: by up to so many mel bins the pitch varies, on top of how loud and when a word is said.
+        seed: of the head, the clips and their variation.
 
     Returns:
-        Accuracy on the tenth of the utterances that was held out.
+        Share of the moments of the held-out reading's words at which the right word is named.
     """
-    device = next(tower.parameters()).device
-    chance, draw = torch.Generator().manual_seed(seed), random.Random(seed)
-    order = torch.randperm(len(features), generator=chance)
-    held_out, taught = order[: int(len(order) * HELD_OUT_SHARE)], order[int(len(order) * HELD_OUT_SHARE) :]
-    head = nn.Linear(tower.config.hidden_size, int(labels.max()) + 1).to(device)
+    draw = random.Random(seed)
+    taught, held_out = readings[:-1], readings[-1]
+    head = _drawn_head(tower, arguments.words, seed)
     freezes, tower.config.freeze = tower.config.freeze, False
     tower.requires_grad_(True)
     optimizer = torch.optim.Adam([*tower.parameters(), *head.parameters()], lr=arguments.learning_rate)
-    schedule = get_cosine_schedule_with_warmup(optimizer, arguments.steps // 20, arguments.steps)
+    schedule = get_cosine_schedule_with_warmup(
+        optimizer, int(arguments.steps * WARMUP_SHARE), arguments.steps
+    )
     tower.train()
-    for step in tqdm(range(arguments.steps), desc="everyday words", unit="step", mininterval=1.0):
-        together = words_at_step(step, arguments)
-        rows = taught[
-            torch.randint(len(taught), (arguments.batch_size // together, together), generator=chance)
-        ]
-        batch = vary(features[rows].flatten(1, 2), chance)
-        batch = torch.stack([shift_pitch(each, draw.randint(-shift_bins, shift_bins)) for each in batch])
-        # Of several words each is the right answer to an equal share.
-        wanted = one_hot(labels[rows], head.out_features).float().mean(dim=1).to(device)
-        loss = cross_entropy(head(tower(batch.to(device)).pooler_output), wanted)
-        loss.backward()
+    for _ in tqdm(range(arguments.steps), desc="everyday words", unit="step", mininterval=1.0):
+        clips = [clip_of(draw.choice(taught), draw) for _ in range(arguments.batch_size)]
+        named, wanted = _name_words(tower, head, clips)
+        cross_entropy(named, wanted, ignore_index=NO_WORD).backward()
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-    accuracy = _accuracy(tower, head, features[held_out], labels[held_out], arguments.batch_size)
+    accuracy = _accuracy(tower, head, held_out)
     tower.config.freeze = freezes
     tower.train()
     return accuracy
 
 
-def words_at_step(step: int, arguments: SpeechWordsArguments) -> int:
-    """One word at a time in the first half, from which alone the tower finds nothing out of several; then
-    ever more, up to `words_together`.
+def clip_of(reading: ReadWords, draw: random.Random) -> ReadWords:
+    """`CLIP_FRAMES` frames from anywhere in the reading, varied.
+
+    Where there are fewer, the last one is repeated, as no word.
     """
-    half = arguments.steps / 2
-    if step < half:
-        return 1
-    return min(arguments.words_together, 2 + int((step - half) / half * (arguments.words_together - 1)))
+    longest = int(CLIP_FRAMES * (1 + VARIATION.stretch)) + 1
+    start = draw.randint(0, max(0, len(reading.words) - longest))
+    features, words = (each[start : start + longest] for each in (reading.features, reading.words))
+    varied = vary_log_mel(features, VARIATION, draw)
+    # Frame k of the varied clip was made from around this one.
+    origin = ((torch.arange(len(varied)) + 0.5) * len(words) / len(varied)).long()
+    kept = torch.arange(CLIP_FRAMES).clamp(max=len(varied) - 1)
+    beyond = torch.arange(CLIP_FRAMES) >= len(varied)
+    return ReadWords(varied[kept], words[origin][kept].masked_fill(beyond, NO_WORD))
 
 
-def vary(features: Tensor, chance: torch.Generator) -> Tensor:
-    """The same words a little louder or quieter, earlier or later: (batch, time, mel) in dB."""
-    time = features.shape[1]
-    reach = int(time * MAX_SHIFT)
-    gain_db = (torch.rand(len(features), 1, 1, generator=chance) * 2 - 1) * MAX_GAIN_DB
-    start = torch.randint(0, 2 * reach + 1, (1,), generator=chance).item()
-    quietest = features.min().item()
-    return pad(features, (0, 0, reach, reach), value=quietest)[:, start : start + time] + gain_db
+def keep_taught(tower: PreTrainedModel, folder: Path, name: str) -> None:
+    """Writes the tower's weights under a name that `name_of_teaching` gave, complete or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f".{name}.{random.getrandbits(32):08x}.partial"
+    save_file({key: value.contiguous() for key, value in tower.state_dict().items()}, partial)
+    partial.replace(folder / f"{name}{WEIGHTS_SUFFIX}")
+
+
+def load_taught(tower: PreTrainedModel, folder: Path, name: str) -> bool:
+    """Loads what `keep_taught` wrote, if it is there; returns whether it was."""
+    path = folder / f"{name}{WEIGHTS_SUFFIX}"
+    if not path.exists():
+        return False
+    tower.load_state_dict(load_file(path))
+    return True
+
+
+def name_of_teaching(tower: PreTrainedModel, arguments: SpeechWordsArguments, seed: int) -> str:
+    """A name for a tower with these first weights, taught in this way: a hash of both."""
+    taught_by = {name: value for name, value in asdict(arguments).items() if name != "kept_in"}
+    digest = hashlib.sha256(json.dumps([taught_by, seed, asdict(VARIATION)], sort_keys=True).encode())
+    for name, value in sorted(tower.state_dict().items()):
+        digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:32]
+
+
+def _drawn_head(tower: PreTrainedModel, words: int, seed: int) -> nn.Linear:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.Linear(tower.config.hidden_size, words).to(next(tower.parameters()).device)
+
+
+def _name_words(tower: PreTrainedModel, head: nn.Linear, clips: Sequence[ReadWords]) -> tuple[Tensor, Tensor]:
+    """Logits (moments, words) of the last feature map and the words said there (moments,)."""
+    features = torch.stack([clip.features for clip in clips]).to(head.weight.device)
+    words = torch.stack([clip.words for clip in clips]).to(head.weight.device)
+    maps = tower(features).last_hidden_state
+    if maps.ndim == 4:
+        maps = maps.mean(dim=3)
+    maps = maps.transpose(1, 2)
+    # The frame in the middle of those that a moment of the map was pooled from.
+    middle = ((torch.arange(maps.shape[1]) + 0.5) * tower.min_frames).long().clamp(max=words.shape[1] - 1)
+    return head(maps).flatten(0, 1), words[:, middle.to(words.device)].flatten()
 
 
 @torch.inference_mode()
-def _accuracy(tower: nn.Module, head: nn.Module, features: Tensor, labels: Tensor, batch_size: int) -> float:
+def _accuracy(tower: PreTrainedModel, head: nn.Linear, reading: ReadWords) -> float:
     tower.eval()
-    right = 0
-    for batch, wanted in zip(features.split(batch_size), labels.split(batch_size), strict=True):
-        predicted = head(tower(batch.to(head.weight.device)).pooler_output).argmax(dim=1).cpu()
-        right += int((predicted == wanted).sum())
-    return right / len(labels)
+    named, wanted = _name_words(tower, head, [reading])
+    said = wanted != NO_WORD
+    return (named.argmax(dim=1) == wanted)[said].float().mean().item()
