@@ -5,7 +5,8 @@ no sonographer says of a scan teach the hearing without giving away the naming.
 
 It is taught at every moment of a reading: a linear head, thrown away afterwards, names the word that is being
 said there by the last feature map. Asked only which words a whole clip holds, the tower hardly learns any: of
-several words it is never told which was where.
+several words it is never told which was where. The layer after the pooling has no part in it, and stays as it
+was.
 """
 
 import hashlib
