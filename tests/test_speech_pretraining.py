@@ -1,6 +1,7 @@
 """Teaching the speech tower words: it learns tones that differ, and the same way each time."""
 
 import random
+import threading
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from train.speech_pretraining import (
     keep_taught,
     load_taught,
     name_of_teaching,
+    only_teacher,
     read_words,
     teach_words,
 )
@@ -110,8 +112,10 @@ def test_a_taught_tower_is_kept_and_taken_by_its_name(tmp_path: Path, readings: 
     name = name_of_teaching(taught, ARGUMENTS, seed=0)
     assert not load_taught(tower(), tmp_path / "kept", name)
     teach_words(taught, readings, ARGUMENTS, seed=0)
-    keep_taught(taught, tmp_path / "kept", name)
-    assert [path.name for path in (tmp_path / "kept").iterdir()] == [f"{name}.safetensors"]
+    with only_teacher(tmp_path / "kept", name):
+        keep_taught(taught, tmp_path / "kept", name)
+    files = {path.name for path in (tmp_path / "kept").iterdir()}
+    assert files == {f"{name}.safetensors", f"{name}.lock"}
     other = tower()
     assert load_taught(other, tmp_path / "kept", name)
     for (key, one), kept in zip(taught.state_dict().items(), other.state_dict().values(), strict=True):
@@ -135,3 +139,19 @@ def test_the_name_tells_apart_what_would_be_taught_otherwise() -> None:
         name_of_teaching(tower(conv_dim=2), ARGUMENTS, seed=0),
     ]
     assert len({name, *others}) == 5
+
+
+def test_two_teachers_of_one_tower_take_turns(tmp_path: Path) -> None:
+    held = []
+
+    def teach() -> None:
+        with only_teacher(tmp_path, "tower"):
+            held.append("other")
+
+    other = threading.Thread(target=teach)
+    with only_teacher(tmp_path, "tower"), only_teacher(tmp_path, "another tower"):
+        other.start()
+        other.join(0.3)
+        held.append("this")
+    other.join()
+    assert held == ["this", "other"]

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from datasets_scripts.schema import SCAN_ID
 from hub_cards.render import render_model_card
+from modeling_dualrep.audio_cnn14 import DualRepAudioModel
 from modeling_dualrep.configuration_dualrep import DualRepConfig
 from modeling_dualrep.convert_weights import load_tower_weights
 from modeling_dualrep.feature_extraction_dualrep import DualRepFeatureExtractor
@@ -59,6 +60,7 @@ from train.speech_pretraining import (
     keep_taught,
     load_taught,
     name_of_teaching,
+    only_teacher,
     read_words,
     teach_words,
 )
@@ -279,17 +281,26 @@ def teach_speech_tower(
 ) -> None:
     """Everyday words for the speech tower, as the recipe's section speech_words says."""
     words, tower = arguments.speech_words, model.audio_model
-    name = name_of_teaching(tower, words, arguments.seed)
-    if words.kept_in is not None and load_taught(tower, Path(words.kept_in), name):
-        print(f"The speech tower was taught everyday words before: {words.kept_in}/{name}.")
+    if words.kept_in is None:
+        teach_aloud(arguments, tower, processor)
         return
+    folder, name = Path(words.kept_in), name_of_teaching(tower, words, arguments.seed)
+    with only_teacher(folder, name):
+        if load_taught(tower, folder, name):
+            print(f"The speech tower was taught everyday words before: {folder}/{name}.")
+            return
+        teach_aloud(arguments, tower, processor)
+        keep_taught(tower, folder, name)
+
+
+def teach_aloud(arguments: PretrainArguments, tower: DualRepAudioModel, processor: DualRepProcessor) -> None:
+    """Teaches the tower, and prints how well it hears."""
+    words = arguments.speech_words
     accuracy = teach_words(tower, readings_heard(words, arguments.seed, processor), words, arguments.seed)
     print(
         f"The speech tower tells {words.words} everyday words apart: at {accuracy:.0%} of the moments of a "
         "voice that it had not heard it names the right one."
     )
-    if words.kept_in is not None:
-        keep_taught(tower, Path(words.kept_in), name)
 
 
 def readings_heard(words: SpeechWordsArguments, seed: int, processor: DualRepProcessor) -> list[ReadWords]:

@@ -9,10 +9,12 @@ several words it is never told which was where. The layer after the pooling has 
 was.
 """
 
+import fcntl
 import hashlib
 import json
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -115,9 +117,17 @@ def clip_of(reading: ReadWords, draw: random.Random) -> ReadWords:
     return ReadWords(varied[kept], words[origin][kept].masked_fill(beyond, NO_WORD))
 
 
+@contextmanager
+def only_teacher(folder: Path, name: str) -> Iterator[None]:
+    """Waits until no other process teaches the tower of this name; the lock dies with its process."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 def keep_taught(tower: PreTrainedModel, folder: Path, name: str) -> None:
     """Writes the tower's weights under a name that `name_of_teaching` gave, complete or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f".{name}.{random.getrandbits(32):08x}.partial"
     save_file({key: value.contiguous() for key, value in tower.state_dict().items()}, partial)
     partial.replace(folder / f"{name}{WEIGHTS_SUFFIX}")
