@@ -4,8 +4,10 @@ import random
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from clips_helpers import tiny_processor
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,11 +21,13 @@ from train.speech_pretraining import (
     clip_of,
     keep_taught,
     load_taught,
+    long_log_mel,
     name_of_teaching,
     only_teacher,
     read_words,
     teach_words,
 )
+from train.triples import log_mel
 
 WORDS, FRAMES_A_WORD, SILENT_FRAMES = 3, 40, 8
 ARGUMENTS = SpeechWordsArguments(steps=30, batch_size=4, learning_rate=3e-3, words=WORDS, readers=3)
@@ -57,6 +61,15 @@ def test_words_stand_at_their_frames() -> None:
     heard = read_words(torch.zeros(10, 64), [(0.1, 0.3, 5), (0.4, 0.62, 1)], frames_a_second=10)
     gap = NO_WORD
     assert heard.words.tolist() == [gap, 5, 5, gap, 1, 1, gap, gap, gap, gap]
+
+
+def test_a_long_log_mel_is_that_of_the_whole_but_at_the_seams() -> None:
+    processor = tiny_processor()
+    waveform = np.random.default_rng(0).normal(0, 0.1, 2 * 3000 * 320 + 1700).astype(np.float32)
+    whole, pieces = log_mel(processor, waveform), long_log_mel(processor, waveform)
+    assert pieces.shape == (6005, 64)
+    off = (whole[:6005] - pieces).abs().amax(dim=1)
+    assert (off < 1e-3).sum() >= 6005 - 10 and off.max() < 40
 
 
 @pytest.mark.parametrize("conv_dim", [1, 2])

@@ -59,6 +59,7 @@ from train.speech_pretraining import (
     ReadWords,
     keep_taught,
     load_taught,
+    long_log_mel,
     name_of_teaching,
     only_teacher,
     read_words,
@@ -74,7 +75,6 @@ from train.triples import (
     choose_gallery,
     gallery_batches,
     list_clips,
-    log_mel,
     normalised_batches,
     open_clips,
     read_rows,
@@ -311,7 +311,7 @@ def readings_heard(words: SpeechWordsArguments, seed: int, processor: DualRepPro
     frames_a_second = extractor.sampling_rate / extractor.hop_length
     return [
         read_words(
-            log_mel(processor, reading.waveform),
+            long_log_mel(processor, reading.waveform),
             zip(reading.start_s, reading.end_s, reading.words.tolist(), strict=True),
             frames_a_second,
         )

@@ -18,17 +18,20 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from tqdm import tqdm
-from transformers import PreTrainedModel, get_cosine_schedule_with_warmup
+from transformers import PreTrainedModel, ProcessorMixin, get_cosine_schedule_with_warmup
 
 from train.arguments import SpeechAugmentationArguments, SpeechWordsArguments
 from train.speech_augmentation import vary_log_mel
+from train.triples import log_mel
 
 CLIP_FRAMES = 400
+PIECE_FRAMES = 3000
 NO_WORD = -100
 WARMUP_SHARE = 0.1
 # As far as voices and rooms differ from one another.
@@ -62,6 +65,17 @@ def read_words(
     for start_s, end_s, word in spans:
         words[round(start_s * frames_a_second) : round(end_s * frames_a_second)] = word
     return ReadWords(features, words)
+
+
+def long_log_mel(processor: ProcessorMixin, waveform: np.ndarray) -> Tensor:
+    """The log-mel (time, mel) of a 32 kHz waveform of minutes, piece by piece: at once it takes gigabytes."""
+    hop = processor.feature_extractor.hop_length
+    length = PIECE_FRAMES * hop
+    pieces = [waveform[start : start + length] for start in range(0, len(waveform), length)]
+    # A piece has a frame centred on its end, which is the first of the next one.
+    return torch.cat(
+        [log_mel(processor, piece)[: len(piece) // hop] for piece in pieces if len(piece) >= hop]
+    )
 
 
 def teach_words(
