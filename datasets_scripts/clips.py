@@ -2,7 +2,7 @@
 
 import heapq
 import io
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import count, tee
@@ -12,6 +12,8 @@ import numpy as np
 import soundfile
 from PIL import Image
 
+from datasets_scripts.clip_sound import measure_sound, sound_windows
+from datasets_scripts.loudness import LOUDEST_LUFS, QUIETEST_LUFS
 from datasets_scripts.media_streams import Frame
 from datasets_scripts.recordings import Area, Recording
 from datasets_scripts.schema import (
@@ -24,12 +26,16 @@ from datasets_scripts.schema import (
     START_S,
 )
 from datasets_scripts.sector import Sector, crop_to_sector
-from datasets_scripts.set_parameters import SetParameters, require, require_seconds, require_share
+from datasets_scripts.set_parameters import (
+    SetParameters,
+    require,
+    require_choice,
+    require_seconds,
+    require_share,
+)
+from datasets_scripts.speech_activity import LOUDNESS, SPEECH_DETECTORS, SpeechSegments, speech_fraction
 
 JPEG_QUALITY = 90
-SPEECH_WINDOW_S = 0.03
-SPEECH_ABOVE_FLOOR_DB = 12.0
-SILENCE_DB = -60.0
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,10 @@ class ClipParameters(SetParameters):
         stride_seconds: from the start of one clip to the start of the next; None means `clip_seconds`.
         frames_per_clip: frames kept of a clip, evenly spaced over it by time.
         minimum_speech_fraction: clips with less speech are left out.
+        speech_detector: silero tells speech from music, hum and Doppler sounds; loudness takes for speech
+            what is louder than the rest of the clip.
+        loudness_lufs: integrated loudness (EBU R 128) that the speech of each recording is brought to; None
+            leaves the sound as recorded.
 
     Raises:
         ValueError: a value out of its range.
@@ -50,6 +60,8 @@ class ClipParameters(SetParameters):
     stride_seconds: float | None = None
     frames_per_clip: int = 28
     minimum_speech_fraction: float = 0.0
+    speech_detector: str = LOUDNESS
+    loudness_lufs: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -57,6 +69,10 @@ class ClipParameters(SetParameters):
         require_seconds("stride_seconds", self.step_seconds, 0.01)
         require(self.frames_per_clip >= 1, "frames_per_clip", self.frames_per_clip, "1 or more")
         require_share("minimum_speech_fraction", self.minimum_speech_fraction)
+        require_choice("speech_detector", self.speech_detector, SPEECH_DETECTORS)
+        if self.loudness_lufs is not None:
+            in_range = QUIETEST_LUFS <= self.loudness_lufs <= LOUDEST_LUFS
+            require(in_range, "loudness_lufs", self.loudness_lufs, f"{QUIETEST_LUFS:g} to {LOUDEST_LUFS:g}")
 
     @property
     def step_seconds(self) -> float:
@@ -68,18 +84,26 @@ class ClipParameters(SetParameters):
         return super().info() | {"stride_seconds": self.step_seconds, "sampling_rate_hz": SAMPLING_RATE_HZ}
 
 
-def cut_clips(recording: Recording, scan_id: str, parameters: ClipParameters) -> Iterator[dict]:
-    """The clips of a recording as rows of `clips_features()`, in the order of time, in one pass over it.
+def cut_clips(
+    recording: Recording, scan_id: str, parameters: ClipParameters, counts: Counter[str] | None = None
+) -> Iterator[dict]:
+    """The clips of a recording as rows of `clips_features()`, in the order of time, in one pass over its
+    frames. Its sound is measured as a whole before.
 
     Frame i of n shows the moment `start_s + i * clip_seconds / n`: the frame whose time stamp is nearest. A
     clip must lie within the recording as a whole. Clips with too little speech are among the rows.
 
+    Args:
+        counts: after the last row it also holds what is wrong with the sound, as `SoundFaults.counts` says.
+
     Raises:
         RecordingError: the recording is cut short or damaged.
     """
+    counts = Counter() if counts is None else counts
     starts_s = (clip * parameters.step_seconds for clip in count())
     encode = FrameEncoder(recording.area(parameters.sector), parameters.frame_size)
-    sound = recording.sound()
+    measures = measure_sound(recording, parameters.speech_detector, parameters.loudness_lufs)
+    sound = None if measures is None else sound_windows(recording, measures.gain)
     for clip in frames_of_clips(
         recording, starts_s, parameters.clip_seconds, parameters.frames_per_clip, encode
     ):
@@ -91,8 +115,17 @@ def cut_clips(recording: Recording, scan_id: str, parameters: ClipParameters) ->
             START_S: start_s,
             FRAMES: [{"bytes": jpeg, "path": None} for jpeg in clip.jpegs],
             AUDIO: None if waveform is None else {"bytes": encode_flac(waveform), "path": None},
-            SPEECH_FRACTION: 0.0 if waveform is None else speech_fraction(waveform),
+            SPEECH_FRACTION: 0.0 if waveform is None else _speech_share(waveform, start_s, measures.speech),
         }
+    if measures is not None:
+        counts.update(measures.faults.counts(encode.last_time_s))
+
+
+def _speech_share(waveform: np.ndarray, start_s: float, speech: SpeechSegments | None) -> float:
+    """By the segments of the recording's speech, or, without them, by the energy of the waveform."""
+    if speech is None:
+        return speech_fraction(waveform)
+    return float(speech.share(start_s, len(waveform) / SAMPLING_RATE_HZ))
 
 
 class ClipFrames(NamedTuple):
@@ -165,6 +198,11 @@ class FrameEncoder:
         self._last_frame: Frame | None = None
         self._last_jpeg = b""
 
+    @property
+    def last_time_s(self) -> float:
+        """The time stamp of the last frame that was encoded."""
+        return self._last_frame.time_s
+
     def __call__(self, frame: Frame) -> bytes:
         """JPEG bytes; the same frame again, where time stamps lie far apart, is not encoded again."""
         if frame is not self._last_frame:
@@ -223,20 +261,3 @@ def encode_flac(waveform: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     soundfile.write(buffer, waveform, SAMPLING_RATE_HZ, format="FLAC", subtype="PCM_16")
     return buffer.getvalue()
-
-
-def speech_fraction(waveform: np.ndarray) -> float:
-    """A simple estimate of the share of a waveform that is speech, by energy alone.
-
-    The share of 30 ms windows whose level is more than 12 dB above the noise floor, which is the tenth
-    percentile of the levels, but no lower than -60 dB of full scale. Any loud sound that comes and goes
-    counts: this tells talking from silence, not talking from music.
-
-    Args:
-        waveform: (samples,) float in -1..1 at 32 kHz.
-    """
-    length = round(SPEECH_WINDOW_S * SAMPLING_RATE_HZ)
-    windows = waveform[: len(waveform) // length * length].reshape(-1, length).astype(np.float64)
-    levels_db = 10 * np.log10(np.mean(windows**2, axis=1) + 1e-12)
-    floor_db = max(float(np.percentile(levels_db, 10)), SILENCE_DB)
-    return float(np.mean(levels_db > floor_db + SPEECH_ABOVE_FLOOR_DB))

@@ -1,4 +1,5 @@
-"""Contact sheets of recordings: what is kept of each is outlined in green, what is blanked is darkened.
+"""Contact sheets of recordings: what is kept of each is outlined in green, what is blanked is darkened, and
+text on what is kept has a red box around it.
 
 They show the recordings' pictures, with what is written on them, and are as private as these.
 """
@@ -10,41 +11,40 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
+from datasets_scripts.burned_in_text import FoundText, kept_pixels
 from datasets_scripts.clips import place_in_square
-from datasets_scripts.recordings import Recording
-from datasets_scripts.sector import NoSectorError, Sector
+from datasets_scripts.recordings import Box, Recording
+from datasets_scripts.sector import NoSectorError
 
 TILE, LABEL_HEIGHT, GAP = 180, 14, 4
 COLUMNS, TILES_A_PAGE = 10, 100
 DARKENED = 0.35
-GREEN = (0, 255, 0)
+GREEN, RED = (0, 255, 0), (255, 0, 0)
 
 
-def draw_tile(recording: Recording, sector: str) -> Image.Image:
+def draw_tile(recording: Recording, sector: str, texts: Sequence[FoundText] = ()) -> Image.Image:
     """The frame in the middle of a recording, in a square of `TILE` pixels.
 
     Args:
         sector: one of `SECTOR_CHOICES`; where it is to be found and there is none, all is darkened.
+        texts: found on what is kept.
 
     Raises:
         RecordingError: the recording is cut short or damaged.
     """
     frames = recording.sampled_frames()
-    return _shown(frames[len(frames) // 2], _kept(recording, sector))
+    return _shown(frames[len(frames) // 2], _kept(recording, sector), [text.box for text in texts])
 
 
 def _kept(recording: Recording, sector: str) -> np.ndarray:
-    """bool (height, width): the pixels that are neither cut off nor blanked."""
-    kept = np.zeros((recording.height, recording.width), dtype=bool)
+    """`kept_pixels`, or nothing where there is no sector."""
     try:
-        area, (left, top, right, bottom) = recording.area(sector), recording.box(sector)
+        return kept_pixels(recording, sector)
     except NoSectorError:
-        return kept
-    kept[top:bottom, left:right] = True
-    return kept & area.mask if isinstance(area, Sector) else kept
+        return np.zeros((recording.height, recording.width), dtype=bool)
 
 
-def _shown(picture: np.ndarray, kept: np.ndarray) -> Image.Image:
+def _shown(picture: np.ndarray, kept: np.ndarray, boxes: Sequence[Box]) -> Image.Image:
     left, top, width, height = place_in_square(kept.shape[1], kept.shape[0], TILE)
     pixels = np.array(Image.fromarray(picture).resize((width, height), Image.Resampling.BOX))
     kept = np.asarray(Image.fromarray(kept).resize((width, height)))
@@ -52,6 +52,11 @@ def _shown(picture: np.ndarray, kept: np.ndarray) -> Image.Image:
     pixels[kept & ~ndimage.binary_erosion(kept)] = GREEN
     tile = Image.new("RGB", (TILE, TILE))
     tile.paste(Image.fromarray(pixels), (left, top))
+    scale, draw = width / picture.shape[1], ImageDraw.Draw(tile)
+    for box in boxes:
+        # One pixel outside, so that what is written can be read.
+        x, y, right, bottom = (round(edge * scale) for edge in box)
+        draw.rectangle((left + x - 1, top + y - 1, left + right, top + bottom), outline=RED)
     return tile
 
 

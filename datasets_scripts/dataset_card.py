@@ -6,12 +6,14 @@ from huggingface_hub import DatasetCard, DatasetCardData
 
 from datasets_scripts.schema import (
     AUDIO,
+    AUDIO_EMBEDDING,
     CLIP_ID,
     FIXATIONS,
     FRAMES,
     GAZE_CONFIG,
     IMAGE,
     LABEL,
+    LOG_MEL,
     PLANE_CLIPS_CONFIG,
     PLANES_CONFIG,
     SCAN_ID,
@@ -22,6 +24,7 @@ from datasets_scripts.schema import (
     gaze_features,
     plane_clips_features,
     planes_features,
+    sound_column,
 )
 
 CARD_FILE = "README.md"
@@ -38,11 +41,21 @@ COLUMN_TEXTS = {
     START_S: "start of the clip in the recording, in seconds",
     FRAMES: "JPEG images, evenly spaced over the clip by the time stamps of the recording",
     AUDIO: "32 kHz mono FLAC of the clip, or null where the recording has no sound",
+    LOG_MEL: "log-mel spectrogram of the clip's sound, a NumPy file of float16 (time, mel) in dB, or null; "
+    "no waveform is kept, but speech can be rebuilt from log-mels, so this is no anonymisation",
+    AUDIO_EMBEDDING: "what a model's speech tower gives of the clip's sound, or null; no waveform is kept, "
+    "but a probe on embeddings tells words, such as the plane that is named, so this is no anonymisation",
     SPEECH_FRACTION: "estimated share of the clip in which somebody speaks, 0 to 1",
     IMAGE: "the frame, scaled and padded with black to a square",
     LABEL: "the standard plane, or background",
     TIME_S: "time of the frame in the recording, in seconds; null where it is from no recording",
     FIXATIONS: "places looked at: x, y in 0..1 of the stored image, from its top left",
+}
+
+CLIPS_TITLES = {
+    AUDIO: "Clips with the sonographer's speech",
+    LOG_MEL: "Clips with log-mels of the sonographer's speech",
+    AUDIO_EMBEDDING: "Clips with embeddings of the sonographer's speech",
 }
 
 
@@ -63,10 +76,11 @@ def describe_kind(config: str) -> tuple[str, str]:
             gaze_features(),
         )
     else:
+        sound = sound_column(config)
         title, row, features = (
-            "Clips with the sonographer's speech",
+            CLIPS_TITLES[sound],
             "Each configuration of them is one clip length. A row is a clip.",
-            clips_features(),
+            [sound if column == AUDIO else column for column in clips_features()],
         )
     table = [f"| `{column}` | {COLUMN_TEXTS[column]} |" for column in features]
     return f"## {title}", "\n".join([row, "", "| column | what it is |", "|---|---|", *table])

@@ -7,6 +7,9 @@ Distances are in widths of the picture: y counts by the picture's aspect, its he
 
 A fixation never goes on over a sample that is lost (NaN: a blink) or off the picture, nor over a gap in
 time. Samples may come in any order; of several at one time the first counts.
+
+All limits are times and distances, so that trackers of 30 to 1200 Hz give the same fixations, once
+`away_from_blinks` and `smoothed` have made their samples alike, and `merged` has joined what a rule broke up.
 """
 
 import numpy as np
@@ -74,6 +77,84 @@ def fixations_by_velocity(
     return np.array(found).reshape(-1, 4)
 
 
+def away_from_blinks(samples: np.ndarray, longest_gap_seconds: float, margin_seconds: float) -> np.ndarray:
+    """The samples at which the eye is seen and no blink is near, in the order of time.
+
+    A blink is more than `longest_gap_seconds` without sight of the eye, be its samples lost or missing. What
+    is seen shortly before and after is left out, since a lid that hides a part of the pupil passes for a
+    movement of the eye: EyeLink finds a saccade around every blink, and its Data Viewer leaves out a span for
+    it (SR Research, "Blinks" in its support forum); lids move for some 60 ms more than the pupil is lost
+    (Nyström et al., 2024, "What is a blink?"). A shorter loss is a slip of the tracker, and ends no fixation.
+
+    Args:
+        margin_seconds: on both sides of a blink.
+    """
+    ordered = in_order(samples)
+    seen = ordered[~is_lost(ordered)]
+    times = seen[:, 0]
+    before_blink = np.flatnonzero(np.diff(times) > longest_gap_seconds + ROUNDING_S)
+    starts, ends = times[before_blink], times[before_blink + 1]
+    to_next = np.append(starts, np.inf)[np.searchsorted(starts, times)] - times
+    since_last = times - np.append(-np.inf, ends)[np.searchsorted(ends, times, side="right")]
+    return seen[np.minimum(to_next, since_last) >= margin_seconds - ROUNDING_S]
+
+
+def smoothed(samples: np.ndarray, window_seconds: float) -> np.ndarray:
+    """Each place as the mean of those within half a window before and after.
+
+    The range of noise grows with the number of samples: that of 360 is 1.6 times that of 18, so that a limit
+    made for 60 samples a second would break up the fixations of a tracker of 1200. Samples off the picture
+    stay as they are, and out of the means.
+
+    Args:
+        samples: (samples, 3), in the order of time, none lost.
+        window_seconds: up to the time between two samples, nothing changes.
+    """
+    is_on = ~is_off_picture(samples)
+    run = samples[is_on]
+    first = np.searchsorted(run[:, 0], run[:, 0] - window_seconds / 2 + ROUNDING_S)
+    last = np.searchsorted(run[:, 0], run[:, 0] + window_seconds / 2 - ROUNDING_S)
+    result = samples.copy()
+    number = np.arange(len(run))
+    result[is_on, 1:] = _means(run[:, 1:], np.minimum(first, number), np.maximum(last, number + 1))
+    return result
+
+
+def merged(
+    fixations: np.ndarray,
+    samples: np.ndarray,
+    longest_gap_seconds: float,
+    widths_between: float,
+    aspect: float = 1.0,
+) -> np.ndarray:
+    """Fixations, with each that follows another soon and nearby joined to it.
+
+    A rule breaks up a fixation where the end of the movement before has used up its limit, or where noise
+    goes beyond it; joining is a step of Tobii's filter (Olsen, 2012, "The Tobii I-VT fixation filter"). Where
+    a sample off the picture lies between two fixations they stay apart.
+
+    Args:
+        fixations: in the order of time.
+        samples: those that the fixations were found in, in the order of time.
+        longest_gap_seconds: the most time between the two.
+        widths_between: the most between their places, in widths of the picture.
+        aspect: height of the picture over its width.
+    """
+    off_s = samples[is_off_picture(samples), 0]
+    joined: list[np.ndarray] = []
+    for fixation in fixations:
+        last = joined[-1] if joined else None
+        if last is not None and fixation[0] - last[1] <= longest_gap_seconds + ROUNDING_S:
+            way = (fixation[2:] - last[2:]) * (1.0, aspect)
+            looked_away = np.searchsorted(off_s, last[1]) < np.searchsorted(off_s, fixation[0])
+            if np.hypot(*way) <= widths_between and not looked_away:
+                first, end = np.searchsorted(samples[:, 0], [last[0], fixation[1] + ROUNDING_S])
+                joined[-1] = np.array(_fixation(samples[first:end]))
+                continue
+        joined.append(fixation)
+    return np.array(joined).reshape(-1, 4)
+
+
 def velocities(run: np.ndarray, aspect: float) -> np.ndarray:
     """Speed of the eye at each sample, (samples,), in widths of the picture a second.
 
@@ -114,13 +195,17 @@ def unbroken_runs(samples: np.ndarray, longest_gap_seconds: float) -> list[np.nd
     return runs if len(usable[0]) else []
 
 
-def count_samples(samples: np.ndarray, longest_gap_seconds: float) -> dict[str, int]:
+def count_samples(
+    samples: np.ndarray, longest_gap_seconds: float, blink_margin_seconds: float = 0.0
+) -> dict[str, int]:
     """How many samples there are, how many are left out and why, and how many gaps in time there are."""
     ordered = in_order(samples)
+    kept = away_from_blinks(ordered, longest_gap_seconds, blink_margin_seconds)
     return {
         "samples": len(samples),
         "samples_of_a_time_before": len(samples) - len(ordered),
         "samples_lost_to_blinks": int(is_lost(ordered).sum()),
+        "samples_around_blinks": int((~is_lost(ordered)).sum()) - len(kept),
         "samples_off_the_picture": int(is_off_picture(ordered).sum()),
         "gaps_in_time": int((np.diff(ordered[:, 0]) > longest_gap_seconds + ROUNDING_S).sum()),
     }
@@ -128,6 +213,8 @@ def count_samples(samples: np.ndarray, longest_gap_seconds: float) -> dict[str, 
 
 def in_order(samples: np.ndarray) -> np.ndarray:
     """The samples in the order of time, the first of each time alone."""
+    if (np.diff(samples[:, 0]) > 0).all():
+        return samples
     _, first = np.unique(samples[:, 0], return_index=True)
     return samples[first]
 

@@ -15,6 +15,7 @@ from typing import TypeVar
 import av
 import numpy as np
 
+from datasets_scripts.container_structure import check_structure
 from datasets_scripts.recording_errors import (
     DamagedError,
     EmptyRecordingError,
@@ -26,8 +27,14 @@ from datasets_scripts.recording_errors import (
 
 # A header may round its duration; more than this missing at the end is a file cut short.
 DURATION_TOLERANCE_S = 0.1
+# A picture of a screen recording may well stay for minutes; beyond this the clock of the file is damaged.
+LONGEST_FRAME_S = 600.0
+# AVI keeps no time of display, only an order of coding at a constant rate.
+WITHOUT_DISPLAY_TIMES = frozenset({"avi"})
 # Time stamps of sound are rounded to milliseconds in some containers; beyond this the sound did jump.
 SOUND_JUMP_S = 0.01
+# More than any machine records; a damaged header may promise billions.
+MOST_PIXELS = 8192 * 8192
 
 Item = TypeVar("Item")
 
@@ -47,11 +54,15 @@ class Frame:
 
 @dataclass(frozen=True)
 class VideoStart:
-    """What the first frame of a video tells: its time on the container's clock, its size in pixels."""
+    """What the first frame of a video tells: its time on the container's clock, its size in pixels.
+
+    `pixel_spacing_mm` is from row to row and from column to column, None where the file does not say.
+    """
 
     time_s: float
     width: int
     height: int
+    pixel_spacing_mm: tuple[float, float] | None = None
 
 
 @contextmanager
@@ -87,22 +98,35 @@ def _opening_error(path: Path, name: str) -> RecordingError:
 
 
 def _video_stream(container: av.container.InputContainer, name: str) -> av.VideoStream:
-    """The video stream FFmpeg thinks best (the largest, unless another is marked as default)."""
-    stream = container.streams.best("video")
-    if stream is None or stream.disposition & av.stream.Disposition.attached_pic:
+    """The largest of the video streams, the first of several as large; a cover or thumbnail is none."""
+    pictures = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
+    videos = [stream for stream in container.streams.video if not stream.disposition & pictures]
+    if not videos:
         raise NoVideoError(
             f"{name}: the file holds no video, at most sound; put the video of the scan beside it."
         )
+    stream = max(videos, key=lambda video: video.width * video.height)
+    if stream.codec_context is None:
+        raise UnreadableError(f"{name}: FFmpeg has no decoder for its video; export it again as mp4.")
     stream.codec_context.thread_count = 1  # recordings are read side by side, one a process
+    stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
     return stream
 
 
+def _sound_stream(container: av.container.InputContainer) -> av.AudioStream | None:
+    """The sound stream that the file marks as its default, or else the first."""
+    sounds = [stream for stream in container.streams.audio if stream.codec_context is not None]
+    marked = [stream for stream in sounds if stream.disposition & av.stream.Disposition.default]
+    return next(iter(marked or sounds), None)
+
+
 def video_start(path: Path, name: str) -> VideoStart:
-    """Read as far as the first frame.
+    """Read as far as the first frame, and look at the structure of the file.
 
     Raises:
-        RecordingError: the file is no video, holds none, or its first frame cannot be decoded.
+        RecordingError: the file is no video, holds none, lacks a piece, or its first frame cannot be decoded.
     """
+    check_structure(path, name)
     frame = next(video_frames(path, name))
     height, width = frame.read_pixels().shape[:2]
     return VideoStart(frame.time_s, width, height)
@@ -111,11 +135,13 @@ def video_start(path: Path, name: str) -> VideoStart:
 def has_sound(path: Path, name: str) -> bool:
     """Whether the file has a sound track."""
     with _opened(path, name) as container:
-        return bool(container.streams.audio)
+        return _sound_stream(container) is not None
 
 
 def video_frames(path: Path, name: str, key_frames_only: bool = False) -> Iterator[Frame]:
-    """Every frame, or key frame, of the best video stream in the order of time, on the container's clock.
+    """Every frame, or key frame, of the largest video stream, upright and in the order of time.
+
+    Times are those of the container.
 
     Raises:
         TruncatedError: the file ends before its header says so (raised after the frames that are there).
@@ -126,17 +152,21 @@ def video_frames(path: Path, name: str, key_frames_only: bool = False) -> Iterat
         stream = _video_stream(container, name)
         if key_frames_only:
             stream.codec_context.skip_frame = "NONKEY"
-        last_s, read_to_s = None, 0.0
+        clock = _FrameClock(container.format.name in WITHOUT_DISPLAY_TIMES and not key_frames_only, name)
+        read_to_s, first_size, matrix = 0.0, None, None
         for packet in container.demux(_streams_to_watch(container, stream)):
             read_to_s = max(read_to_s, _packet_end_s(packet, name))
             if packet.stream.index != stream.index:
                 continue
+            clock.note(packet)
             for frame in packet.decode():
-                time_s = _frame_time_s(frame, name)
-                if last_s is None or time_s > last_s:  # a repeated time stamp adds nothing to be chosen
-                    yield Frame(time_s, _duration_s(frame), partial(frame.to_ndarray, format="rgb24"))
-                    last_s = time_s
-        if last_s is None:
+                if first_size is None:
+                    first_size, matrix = (frame.width, frame.height), _display_matrix(frame)
+                time_s = clock.time_s(frame)
+                _check_frame(frame, first_size, name)
+                if time_s is not None:
+                    yield Frame(time_s, _duration_s(frame), partial(_upright_rgb, frame, matrix))
+        if first_size is None:
             raise EmptyRecordingError(f"{name}: the file holds no picture that can be decoded; leave it out.")
         _check_end(_promised_end_s(container, stream), read_to_s, name)
 
@@ -181,18 +211,79 @@ def _packet_end_s(packet: av.Packet, name: str) -> float:
     return 0.0 if start is None else float((start + (packet.duration or 0)) * packet.time_base)
 
 
-def _frame_time_s(frame: av.VideoFrame, name: str) -> float:
+class _FrameClock:
+    """The times of the frames of a video, which must not go back."""
+
+    def __init__(self, is_in_order_of_coding: bool, name: str):
+        self._coded_s: deque[float] | None = deque() if is_in_order_of_coding else None
+        self._last_s: float | None = None
+        self._name = name
+
+    def note(self, packet: av.Packet) -> None:
+        """Must see every packet before it is decoded."""
+        if self._coded_s is not None and packet.size and packet.dts is not None:
+            self._coded_s.append(float(packet.dts * packet.time_base))
+
+    def time_s(self, frame: av.VideoFrame) -> float | None:
+        """When the frame is shown; None where that is the time of the one before, and it adds nothing.
+
+        Raises:
+            DamagedError: the time is missing, goes back, or goes too far on.
+        """
+        if self._coded_s:
+            # Frames leave the decoder in the order of display, one for each packet.
+            time_s = self._coded_s.popleft()
+        elif frame.pts is not None:
+            time_s = float(frame.pts * frame.time_base)
+        else:
+            raise DamagedError(f"{self._name}: its frames have no time stamps; export it again as mp4.")
+        step_s = 1.0 if self._last_s is None else time_s - self._last_s
+        if not 0 <= step_s <= LONGEST_FRAME_S:
+            raise DamagedError(
+                f"{self._name}: its clock jumps from {self._last_s:.2f} s to {time_s:.2f} s; "
+                "cut the recording there."
+            )
+        if step_s == 0:
+            return None
+        self._last_s = time_s
+        return time_s
+
+
+def _check_frame(frame: av.VideoFrame, size: tuple[int, int], name: str) -> None:
     if frame.is_corrupt:
         raise DamagedError(
             f"{name}: a frame near {frame.time} s is damaged; copy the file again from the machine."
         )
-    if frame.pts is None:
-        raise DamagedError(f"{name}: its frames have no time stamps; export it again as mp4.")
-    return float(frame.pts * frame.time_base)
+    if (frame.width, frame.height) != size:
+        raise DamagedError(f"{name}: its pictures change their size near {frame.time} s; cut it there.")
 
 
 def _duration_s(frame: av.VideoFrame) -> float:
     return float(frame.duration * frame.time_base)
+
+
+def _display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:
+    """How the pictures are to be turned or mirrored.
+
+    To be asked of one frame only: it then refers to itself, and its memory stays until the garbage collector
+    comes by.
+    """
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    return None if matrix is None else tuple(np.frombuffer(matrix, dtype=np.int32)[:5].tolist())
+
+
+def _upright_rgb(frame: av.VideoFrame, matrix: tuple[int, ...] | None) -> np.ndarray:
+    """(height, width, 3) uint8, turned and mirrored as the file says it is to be shown."""
+    pixels = frame.to_ndarray(format="rgb24")
+    if matrix is None:
+        return pixels
+    # A place (x, y) is shown at (a x + c y, b x + d y): ISO/IEC 14496-12, section 6.2.2.
+    a, b, _, c, d = matrix
+    if abs(a) < abs(b):
+        pixels, across, down = pixels.swapaxes(0, 1), c, b
+    else:
+        across, down = a, d
+    return np.ascontiguousarray(pixels[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1])
 
 
 def _promised_end_s(container: av.container.InputContainer, stream: av.stream.Stream) -> float:
@@ -211,12 +302,13 @@ def _check_end(promised_s: float, read_to_s: float, name: str) -> None:
 
 
 def sound_chunks(
-    path: Path, name: str, origin_s: float, sampling_rate_hz: int
+    path: Path, name: str, origin_s: float | None, sampling_rate_hz: int, offset_s: float = 0.0
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """The first sound track, mono and resampled, piece by piece.
+    """The default sound track, mono and resampled, piece by piece.
 
     Args:
-        origin_s: the time on the container's clock that is to be sample 0.
+        origin_s: the time on the container's clock that is to be sample 0; None: where the sound starts.
+        offset_s: how much later all of it is placed.
 
     Yields:
         (index of the first sample, float32 samples). The index follows the time stamps: sound that starts
@@ -226,8 +318,13 @@ def sound_chunks(
         TruncatedError, DamagedError: as `video_frames` does.
     """
     with _opened(path, name) as container:
-        stream = container.streams.audio[0]
+        stream = _sound_stream(container)
+        if stream is None:
+            raise UnreadableError(f"{name}: {path.name} holds no sound that FFmpeg reads; export it as wav.")
         stream.codec_context.thread_count = 1
+        if origin_s is None:
+            # Encoders lead in with silence, which is cut off: an MP3 file starts after zero by that.
+            origin_s = float((stream.start_time or 0) * stream.time_base)
         run, read_to_s = None, 0.0
         for packet in container.demux(stream):
             read_to_s = max(read_to_s, _packet_end_s(packet, name))
@@ -235,7 +332,7 @@ def sound_chunks(
                 if run is None or not run.goes_on_with(frame):
                     if run is not None:
                         yield from run.resampled(None)
-                    run = _SoundRun(frame, origin_s, sampling_rate_hz)
+                    run = _SoundRun(frame, origin_s - offset_s, sampling_rate_hz)
                 yield from run.resampled(frame)
         if run is not None:
             yield from run.resampled(None)

@@ -1,45 +1,68 @@
 """From a folder of recordings to one configuration of a data set: what clips, planes and gaze have in common.
 
 Each kind says by a `Preparation` what its rows are and how one recording gives them. Here is the rest: what
-is checked before any work, the key, the workers, the splits, shards that are written aside and then put in
-their place, the card, and the report.
+is checked before any work, the key, the splits, the shards, the card, and the report. What was made of each
+recording is kept in `OUT.partial` until the set is in its place: after an end by error or kill, the same
+command goes on from there.
 """
 
-import json
-import multiprocessing
-import os
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from shutil import copyfile, rmtree
 from typing import TypedDict
 
 from datasets import Features
 from tqdm import tqdm
 
-from datasets_scripts.contact_sheet import draw_tile, write_sheets
-from datasets_scripts.dataset_card import add_to_card
-from datasets_scripts.privacy import key_fingerprint, keyed_hash, read_or_create_key
-from datasets_scripts.recording_errors import RecordingError
-from datasets_scripts.recordings import Recording, RecordingFiles, find_recordings, open_recording
+from datasets_scripts.burned_in_text import require_reader
+from datasets_scripts.contact_sheet import write_sheets
+from datasets_scripts.dataset_card import CARD_FILE, add_to_card
+from datasets_scripts.durable_files import is_no_space, written_aside
+from datasets_scripts.finished_set import (
+    REPORT_FILE,
+    SET_FOLDER,
+    beside,
+    mark_finished,
+    put_in_place,
+    report_path,
+)
+from datasets_scripts.one_recording import RecordingTask, lost_outcome, make_one
+from datasets_scripts.preparation_engine import PROCESSES, Engine, Lost
+from datasets_scripts.preparation_report import (
+    PreparationReport,
+    PrepareError,
+    RecordingOutcome,
+    StrictError,
+    read_report,
+    write_report,
+)
+from datasets_scripts.privacy import key_fingerprint, read_or_create_key
+from datasets_scripts.recordings import Recording, RecordingFiles, find_recordings
 from datasets_scripts.schema import SPLITS
-from datasets_scripts.sector import SectorError
-from datasets_scripts.set_parameters import SetParameters
-from datasets_scripts.shards import config_dir, data_hash, stage_rows, write_info, write_shards
-from datasets_scripts.splits import Splits, check_key, read_splits, split_by_patient, write_splits
+from datasets_scripts.set_parameters import IGNORE, SetParameters
+from datasets_scripts.shards import config_dir, data_hash, write_info, write_shards
+from datasets_scripts.splits import (
+    VALIDATION,
+    HoldOut,
+    Splits,
+    check_key,
+    read_splits,
+    scans_held_out,
+    split_by_patient,
+    write_splits,
+)
+from datasets_scripts.staged_scans import (
+    StagedScan,
+    code_version,
+    fingerprint,
+    locked_folder,
+    state_of_files,
+)
 
 MakeRows = Callable[[Recording, str, SetParameters, Counter[str]], Iterator[dict]]
-
-
-class PrepareError(Exception):
-    """Nothing was written, for the reason that the message gives."""
-
-
-class StrictError(PrepareError):
-    """A recording cannot be used, and `strict` forbids to leave it out."""
 
 
 @dataclass(frozen=True)
@@ -64,12 +87,21 @@ class Preparation:
     make_rows: MakeRows
     remedy: str
 
+    def fingerprint(self) -> str:
+        """Of all that decides the rows, but the recording and the key."""
+        maker = f"{self.make_rows.__module__}.{self.make_rows.__qualname__}"
+        columns = str(self.features.arrow_schema)
+        return fingerprint(self.config, maker, columns, asdict(self.parameters), code_version())
+
 
 class RunOptions(TypedDict, total=False):
     """How a preparation runs; none of it changes a row.
 
     Args:
         workers: processes; None or left out means one a CPU.
+        engine: processes of this machine, or ray.
+        ray_address: of a running Ray cluster, whose machines must share the folders of the recordings and of
+            the data set by the same names; None or left out means RAY_ADDRESS, or else this machine.
         key_file: the key of the hashed identifiers; None or left out means `<output_dir>.key`, made if
             absent.
         strict: stop at the first recording that cannot be used.
@@ -78,59 +110,12 @@ class RunOptions(TypedDict, total=False):
     """
 
     workers: int | None
+    engine: str
+    ray_address: str | None
     key_file: Path | None
     strict: bool
     overwrite: bool
     sheet: Path | None
-
-
-@dataclass(frozen=True)
-class RecordingOutcome:
-    """What became of one recording.
-
-    `counts` is what its rows hold and what was dropped, by name. `left_out` says why none of it was kept, and
-    `error` is the class of that error.
-    """
-
-    name: str
-    scan_id: str
-    patient: str
-    rows: int
-    counts: dict[str, int]
-    left_out: str | None = None
-    error: str | None = None
-
-
-@dataclass(frozen=True)
-class PreparationReport:
-    """What was kept and what was left out. It names files, so it is kept beside the data set, not in it.
-
-    `rows`, `scans` and `counts` (sums over the recordings that were kept) are by split.
-    """
-
-    config: str
-    row: str
-    data_hash: str
-    rows: dict[str, int]
-    scans: dict[str, int]
-    counts: dict[str, dict[str, int]]
-    notes: tuple[str, ...]
-    recordings: tuple[RecordingOutcome, ...]
-
-    def summary(self) -> str:
-        """A few lines for people."""
-        kept = [f"{self.rows[split]} {self.row}s of {self.scans[split]} scans to {split}" for split in SPLITS]
-        lines = [f"{self.config}: {', '.join(kept)}.", *self.notes]
-        for split, counts in self.counts.items():
-            if counts:
-                lines.append(
-                    f"  {split}: " + ", ".join(f"{name} {number}" for name, number in counts.items())
-                )
-        left_out = [outcome.left_out for outcome in self.recordings if outcome.left_out]
-        if left_out:
-            lines += [f"{len(left_out)} of {len(self.recordings)} recordings were left out:"]
-            lines += [f"  {reason}" for reason in left_out]
-        return "\n".join(lines)
 
 
 def prepare(
@@ -139,6 +124,8 @@ def prepare(
     preparation: Preparation,
     *,
     workers: int | None = None,
+    engine: str = PROCESSES,
+    ray_address: str | None = None,
     key_file: Path | None = None,
     strict: bool = False,
     overwrite: bool = False,
@@ -146,61 +133,59 @@ def prepare(
 ) -> PreparationReport:
     """Write what a preparation makes of the recordings of a folder as a configuration of a data set.
 
+    After an end by error or kill, at any moment, the same call goes on from what was made, and ends as one
+    that nothing disturbed: the same files, the same report.
+
     Args:
         recordings_dir: a folder a scan, or a flat folder of videos.
         output_dir: the data set; made if absent, extended by a configuration if there.
-        workers, key_file, strict, overwrite, sheet: as `RunOptions` says.
+        workers, engine, ray_address, key_file, strict, overwrite, sheet: as `RunOptions` says.
 
     Raises:
-        PrepareError, ValueError, OSError: nothing was written; the message says why.
+        PrepareError, ValueError, OSError: the data set is as it was; the message says why.
     """
     recordings_dir, output_dir = Path(recordings_dir).resolve(), Path(output_dir).resolve()
     sheet = None if sheet is None else Path(sheet).resolve()
-    recordings = _check_before(recordings_dir, output_dir, preparation.config, overwrite, sheet)
-    known = read_splits(output_dir)
+    key_file = Path(key_file or beside(output_dir, "key"))
+    run_on = Engine(engine, workers, ray_address)
+    recordings = _check_before(recordings_dir, output_dir, sheet)
+    if preparation.parameters.text != IGNORE:
+        require_reader()
+    states = [state_of_files(files) for files in recordings]
+    command = fingerprint(states, preparation.fingerprint(), str(key_file.resolve()), str(sheet))
     output_dir.parent.mkdir(parents=True, exist_ok=True)
-    key = read_or_create_key(Path(key_file or _beside(output_dir, "key")), output_dir)
-    if known is not None:
-        check_key(known, key_fingerprint(key))
-    staging = _beside(output_dir, "partial")
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir()
-    try:
-        tasks = [
-            _Task(files, _staged(staging, number), preparation, key, sheet is not None)
-            for number, files in enumerate(recordings)
-        ]
-        outcomes = _make_all(tasks, workers or os.cpu_count() or 1, strict)
-        splits = _split(outcomes, preparation, key, known)
-        report = _write(output_dir, preparation, outcomes, splits, staging)
-        if sheet is not None:
-            write_sheets(_labelled_tiles(tasks, outcomes), sheet)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    text = json.dumps(asdict(report), indent=1, ensure_ascii=False)
-    _beside(output_dir, f"{report.config}.report.json").write_text(text + "\n", encoding="utf-8")
+    with locked_folder(beside(output_dir, "partial")) as staging:
+        if put_in_place(staging, output_dir) == command:
+            return read_report(report_path(output_dir, preparation.config))
+        if config_dir(output_dir, preparation.config).exists() and not overwrite:
+            raise PrepareError(
+                f"{output_dir} already has the configuration {preparation.config}; --overwrite replaces it."
+            )
+        known = read_splits(output_dir)
+        key = read_or_create_key(key_file, output_dir)
+        if known is not None:
+            check_key(known, key_fingerprint(key))
+        tasks = _tasks(recordings, states, preparation, key, staging, sheet is not None)
+        try:
+            outcomes = _make_all(tasks, run_on, strict)
+            splits = _split(outcomes, preparation, key, known)
+            report = _write_aside(staging / SET_FOLDER, output_dir, tasks, outcomes, splits)
+            if sheet is not None:
+                _write_sheets(staging, _labelled_tiles(tasks, outcomes), sheet)
+            mark_finished(staging, command, preparation.config)
+        except OSError as error:
+            raise _ended_by(error, staging) from error
+        put_in_place(staging, output_dir)
     return report
 
 
-def _beside(output_dir: Path, suffix: str) -> Path:
-    return output_dir.with_name(f"{output_dir.name}.{suffix}")
-
-
-def _staged(staging: Path, number: int) -> Path:
-    return staging / f"{number:06d}.arrow"
-
-
-def _check_before(
-    recordings_dir: Path, output_dir: Path, config: str, overwrite: bool, sheet: Path | None
-) -> list[RecordingFiles]:
+def _check_before(recordings_dir: Path, output_dir: Path, sheet: Path | None) -> list[RecordingFiles]:
     """The recordings, once all that can be known before any work is found in order."""
     if output_dir.is_relative_to(recordings_dir) or recordings_dir.is_relative_to(output_dir):
         raise PrepareError("The recordings and the data set lie one inside the other; name separate folders.")
     recordings = find_recordings(recordings_dir)
     if not recordings:
         raise PrepareError(f"{recordings_dir} holds no recording; put one folder a scan, or videos, into it.")
-    if config_dir(output_dir, config).exists() and not overwrite:
-        raise PrepareError(f"{output_dir} already has the configuration {config}; --overwrite replaces it.")
     if sheet is not None and (sheet.suffix.lower() != ".png" or sheet.is_relative_to(output_dir)):
         raise PrepareError(
             f"{sheet} cannot be the sheet: it shows frames with all that is written on them; name a .png "
@@ -209,74 +194,69 @@ def _check_before(
     return recordings
 
 
-@dataclass(frozen=True)
-class _Task:
-    files: RecordingFiles
-    staged: Path
-    preparation: Preparation
-    key: bytes
-    with_tile: bool
-
-    @property
-    def tile(self) -> Path:
-        """Where the recording's tile of the sheet is staged."""
-        return self.staged.with_suffix(".png")
+def _ended_by(error: OSError, staging: Path) -> Exception:
+    """The error, or, where room is what is missing, a sentence."""
+    if not is_no_space(error):
+        return error
+    return PrepareError(
+        f"The disk of {staging.parent} is full; the data set is as it was, and what was made is kept in "
+        f"{staging.name}. Make room, and run the same command again."
+    )
 
 
-def _make_all(tasks: list[_Task], workers: int, strict: bool) -> list[RecordingOutcome]:
-    outcomes = []
-    for outcome in tqdm(_outcomes(tasks, min(workers, len(tasks))), total=len(tasks), unit="recording"):
-        if strict and outcome.left_out:
-            raise StrictError(outcome.left_out)
-        outcomes.append(outcome)
-    if not any(outcome.rows for outcome in outcomes):
-        reasons = "\n".join(f"  {outcome.left_out}" for outcome in outcomes)
-        raise PrepareError(f"No recording gave a {tasks[0].preparation.row}:\n{reasons}")
-    return outcomes
+def _tasks(
+    recordings: list[RecordingFiles],
+    states: list[dict],
+    preparation: Preparation,
+    key: bytes,
+    staging: Path,
+    with_tile: bool,
+) -> list[RecordingTask]:
+    of_all = preparation.fingerprint(), key_fingerprint(key), with_tile
+    return [
+        RecordingTask(files, StagedScan(staging, fingerprint(state, *of_all)), preparation, key, with_tile)
+        for files, state in zip(recordings, states, strict=True)
+    ]
 
 
-def _outcomes(tasks: list[_Task], workers: int) -> Iterator[RecordingOutcome]:
+def _make_all(tasks: list[RecordingTask], engine: Engine, strict: bool) -> list[RecordingOutcome]:
     """The outcomes in the order of the tasks."""
-    if workers == 1:
-        yield from map(_make_one, tasks)
-        return
-    executor = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
-    try:
-        yield from executor.map(_make_one, tasks)
-    except BrokenProcessPool as error:
-        raise PrepareError(
-            "A worker was killed, most often for want of memory; run again with fewer --workers."
-        ) from error
-    finally:
-        executor.shutdown(cancel_futures=True)
+    outcomes: dict[int, RecordingOutcome] = {}
+    with closing(engine.run(make_one, tasks)) as results:
+        for place, result in tqdm(results, total=len(tasks), unit="recording"):
+            outcome = lost_outcome(tasks[place]) if isinstance(result, Lost) else result
+            if strict and outcome.left_out:
+                raise StrictError(outcome.left_out)
+            if outcome.rows and not tasks[place].staged.rows.exists():
+                raise PrepareError(_NOT_SHARED)
+            outcomes[place] = outcome
+    if not any(outcome.rows for outcome in outcomes.values()):
+        reasons = "\n".join(f"  {outcomes[place].left_out}" for place in sorted(outcomes))
+        raise PrepareError(f"No recording gave a {tasks[0].preparation.row}:\n{reasons}")
+    return [outcomes[place] for place in range(len(tasks))]
 
 
-def _make_one(task: _Task) -> RecordingOutcome:
-    """Stage the rows of one recording; runs in a worker."""
-    name, preparation = task.files.name, task.preparation
-    scan_id = patient = keyed_hash(task.key, "scan", name)
-    counts: Counter[str] = Counter()
-    try:
-        recording = open_recording(task.files)
-        if recording.notes.patient_id is not None:
-            patient = keyed_hash(task.key, "patient", recording.notes.patient_id)
-        if task.with_tile:
-            draw_tile(recording, preparation.parameters.sector).save(task.tile)
-        rows = preparation.make_rows(recording, scan_id, preparation.parameters, counts)
-        number = stage_rows(rows, task.staged, preparation.features)
-    except RecordingError as error:
-        reason = f"{name}: {error}" if isinstance(error, SectorError) else str(error)
-        return RecordingOutcome(name, scan_id, patient, 0, dict(counts), reason, type(error).__name__)
-    return RecordingOutcome(name, scan_id, patient, number, dict(counts))
+_NOT_SHARED = (
+    "What a machine of the cluster made cannot be found here; the recordings and the data set must lie in "
+    "folders that all machines share by the same names."
+)
 
 
-def _labelled_tiles(tasks: list[_Task], outcomes: list[RecordingOutcome]) -> list[tuple[Path, str]]:
+def _labelled_tiles(tasks: list[RecordingTask], outcomes: list[RecordingOutcome]) -> list[tuple[Path, str]]:
     """The tiles of all recordings that can be decoded, each with its hashed scan id."""
     return [
-        (task.tile, f"{outcome.scan_id} left out" if outcome.left_out else outcome.scan_id)
+        (task.staged.tile, f"{outcome.scan_id} left out" if outcome.left_out else outcome.scan_id)
         for task, outcome in zip(tasks, outcomes, strict=True)
-        if task.tile.exists()
+        if task.staged.tile.exists()
     ]
+
+
+def _write_sheets(staging: Path, tiles: list[tuple[Path, str]], sheet: Path) -> None:
+    """Write the pages of the sheet, each as a whole."""
+    sheet.parent.mkdir(parents=True, exist_ok=True)
+    for page in write_sheets(tiles, staging / "sheets" / sheet.name):
+        with written_aside(sheet.with_name(page.name)) as aside:
+            copyfile(page, aside)
 
 
 def _split(
@@ -284,8 +264,18 @@ def _split(
 ) -> Splits:
     patient_of_scan = {outcome.scan_id: outcome.patient for outcome in outcomes if outcome.rows}
     parameters = preparation.parameters
+    hold_out = HoldOut(parameters.hold_out_site, parameters.hold_out_machine)
+    origins = {outcome.scan_id: outcome.origin for outcome in outcomes if outcome.rows}
+    if known is None:
+        hold_out.check(key, origins.values())
     splits = split_by_patient(
-        patient_of_scan, parameters.validation_fraction, parameters.seed, key_fingerprint(key), known
+        patient_of_scan,
+        parameters.validation_fraction,
+        parameters.seed,
+        key_fingerprint(key),
+        known,
+        hold_out.hashes(key),
+        origins,
     )
     for split in SPLITS:
         held = splits.scans(split)
@@ -296,21 +286,23 @@ def _split(
     return splits
 
 
-def _write(
+def _write_aside(
+    aside: Path,
     output_dir: Path,
-    preparation: Preparation,
+    tasks: list[RecordingTask],
     outcomes: list[RecordingOutcome],
     splits: Splits,
-    staging: Path,
 ) -> PreparationReport:
-    """Write the shards aside, then put splits, configuration and card in their places."""
-    aside, config, parameters = staging / "set", preparation.config, preparation.parameters
+    """Write shards, splits, card and report to a new folder, as they are to be in and beside the data set."""
+    rmtree(aside, ignore_errors=True)
+    preparation = tasks[0].preparation
+    config, parameters = preparation.config, preparation.parameters
     config_dir(aside, config).mkdir(parents=True)
     rows, scans, shards, counts = {}, {}, {}, {}
     for split in SPLITS:
         held = splits.scans(split)
         kept = [(n, each) for n, each in enumerate(outcomes) if each.rows and each.scan_id in held]
-        staged = [(_staged(staging, number), outcome.rows) for number, outcome in kept]
+        staged = [(tasks[number].staged.rows, outcome.rows) for number, outcome in kept]
         rows[split], scans[split] = sum(number for _, number in staged), len(staged)
         counts[split] = dict(sum((Counter(outcome.counts) for _, outcome in kept), Counter()))
         shards[split] = write_shards(
@@ -319,23 +311,28 @@ def _write(
     digest = data_hash(aside, config)
     numbers = {f"{preparation.row}s": rows, "scans": scans, "data_hash": digest}
     write_info(aside, config, {"config": config, **parameters.info(), **numbers})
-    _put_in_place(aside, output_dir, config, splits)
+    write_splits(splits, aside)
+    if (output_dir / CARD_FILE).exists():
+        copyfile(output_dir / CARD_FILE, aside / CARD_FILE)
     patterns = {split: f"data/{config}/{split}-*.parquet" for split in SPLITS if shards[split]}
-    add_to_card(output_dir, config, patterns, digest, splits.key_fingerprint)
-    notes = _notes(preparation, scans)
-    return PreparationReport(config, preparation.row, digest, rows, scans, counts, notes, tuple(outcomes))
+    add_to_card(aside, config, patterns, digest, splits.key_fingerprint)
+    notes = _notes(preparation, scans, splits, outcomes)
+    report = PreparationReport(config, preparation.row, digest, rows, scans, counts, notes, tuple(outcomes))
+    write_report(report, aside / REPORT_FILE)
+    return report
 
 
-def _put_in_place(aside: Path, output_dir: Path, config: str, splits: Splits) -> None:
-    target = config_dir(output_dir, config)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_splits(splits, output_dir)
-    if target.exists():
-        shutil.rmtree(target)
-    os.replace(config_dir(aside, config), target)
-
-
-def _notes(preparation: Preparation, scans: dict[str, int]) -> tuple[str, ...]:
+def _notes(
+    preparation: Preparation, scans: dict[str, int], splits: Splits, outcomes: list[RecordingOutcome]
+) -> tuple[str, ...]:
+    if splits.held_out:
+        origins = {outcome.scan_id: outcome.origin for outcome in outcomes if outcome.rows}
+        elsewhere = set(origins) & splits.scans(VALIDATION) - scans_held_out(splits.held_out, origins)
+        number = len(set(origins) & splits.scans(VALIDATION)) - len(elsewhere)
+        return (
+            f"Validation is what is held out: {number} scans, and {len(elsewhere)} of its patients from "
+            "elsewhere.",
+        )
     if scans["validation"] or preparation.parameters.validation_fraction == 0:
         return ()
     return (

@@ -8,13 +8,22 @@ import types
 import typing
 from collections.abc import Callable
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
+from datasets_scripts.loudness import EBU_R128_LUFS
 from datasets_scripts.preparation import PreparationReport, PrepareError, RunOptions, StrictError
-from datasets_scripts.set_parameters import FOUND, SetParameters
+from datasets_scripts.preparation_engine import ENGINES, PROCESSES
+from datasets_scripts.set_parameters import BLANK, FOUND, SetParameters
+from datasets_scripts.speech_activity import SILERO
 
 # Other than from Python: commands are given recordings as machines write them, with names on the picture.
-COMMAND_DEFAULTS = {"sector": FOUND}
+COMMAND_DEFAULTS = {
+    "sector": FOUND,
+    "text": BLANK,
+    "speech_detector": SILERO,
+    "loudness_lufs": EBU_R128_LUFS,
+}
 
 
 def run_command(
@@ -36,6 +45,7 @@ def run_command(
     options = vars(_parser(prepare.__name__, parameters_class, description).parse_args(command_line))
     recordings_dir, output_dir = options.pop("recordings"), options.pop("output")
     run = {name: options.pop(name) for name in RunOptions.__annotations__}
+    options = {name: tuple(value) if isinstance(value, list) else value for name, value in options.items()}
     try:
         report = prepare(recordings_dir, output_dir, parameters_class(**options), **run)
     except (PrepareError, ValueError, OSError) as error:
@@ -53,15 +63,29 @@ def _parser(program: str, parameters_class: type[SetParameters], description: st
     hints = typing.get_type_hints(parameters_class)
     for field in fields(parameters_class):
         kind = _type_of_values(hints[field.name])
+        if types.NoneType in typing.get_args(hints[field.name]):
+            kind = partial(_value_or_none, kind)
         default = COMMAND_DEFAULTS.get(field.name, field.default)
-        text = meanings[field.name] + ("" if default is None else f" Default: {default}.")
+        text = meanings[field.name] + ("" if default in (None, ()) else f" Default: {default}.")
         parser.add_argument(
             f"--{field.name.replace('_', '-')}",
             type=kind,
+            nargs="+" if isinstance(default, tuple) else None,
             default=default,
             help=text.replace("%", "%%"),
         )
     parser.add_argument("--workers", type=int, help="processes; default: one a CPU")
+    parser.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default=PROCESSES,
+        help="processes of this machine, or ray: hand recordings to Ray. Default: processes.",
+    )
+    parser.add_argument(
+        "--ray-address",
+        help="of a running Ray cluster, whose machines share the folders of recordings and data set by the "
+        "same names; default: RAY_ADDRESS, or else a Ray of this machine, started for the run",
+    )
     parser.add_argument("--key-file", type=Path, help="key of the hashed identifiers; default: OUT.key")
     parser.add_argument(
         "--sheet", type=Path, help="PNG to show, a tile a recording, what is kept and what is blanked"
@@ -74,9 +98,13 @@ def _parser(program: str, parameters_class: type[SetParameters], description: st
 
 
 def _type_of_values(hint: object) -> type:
-    """int, float or str, of a hint that may also allow None."""
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    """int, float or str, of a hint that may also allow None, or several values."""
+    options = typing.get_args(hint) or (hint,)
     return next(option for option in options if option is not types.NoneType)
+
+
+def _value_or_none(kind: type, text: str) -> object:
+    return None if text == "none" else kind(text)
 
 
 def _meanings(cls: type) -> dict[str, str]:

@@ -58,7 +58,7 @@ def clips_with_speech(
         RecordingError: the recording is damaged, too short for one clip, or has none with enough speech.
     """
     kept = 0
-    for row in cut_clips(recording, scan_id, parameters):
+    for row in cut_clips(recording, scan_id, parameters, counts):
         if row[SPEECH_FRACTION] < parameters.minimum_speech_fraction:
             counts[BELOW_SPEECH] += 1
             continue

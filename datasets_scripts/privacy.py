@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 HASH_CHARACTERS = 16
@@ -36,14 +37,24 @@ def read_or_create_key(key_file: Path, output_dir: Path) -> bytes:
             f"The key file {key_file} lies inside the data set and would be published with it; "
             "keep it elsewhere."
         )
+    if not key_file.exists():
+        _create_key(key_file)
+    return _read_key(key_file)
+
+
+def _create_key(key_file: Path) -> None:
+    """Writes a new key, complete or not at all; a key that another process writes first stays."""
+    aside = key_file.with_name(f".{key_file.name}.{secrets.token_hex(4)}.partial")
+    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        descriptor = os.open(key_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return _read_key(key_file)
-    key = secrets.token_bytes(KEY_BYTES)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(key.hex() + "\n")
-    return key
+        with os.fdopen(descriptor, "w") as file:
+            file.write(secrets.token_bytes(KEY_BYTES).hex() + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        with suppress(FileExistsError):
+            os.link(aside, key_file)
+    finally:
+        aside.unlink()
 
 
 def _read_key(key_file: Path) -> bytes:

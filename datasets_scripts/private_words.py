@@ -36,9 +36,19 @@ PATHS = re.compile(
     r"|\\{2,4}[\w.-]+\\{1,2}[\w$][^\s\"'<>]*"
     r"|(?<![\w.~:/<*)\]}+-])/[\w.@~+-]+/[\w.@~+%-][^\s\"'<>]*"
 )
+MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+MONTH = (
+    r"(?i:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?"
+    r"|sept?(?:ember)?|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)"
+)
+ORDINAL = "(?i:st|nd|rd|th)?"
 DATE = (
-    r"(?<![\w.])(?:(?P<year>\d{4})(?P<by>[-/.])(?P<month>\d\d?)(?P=by)(?P<day>\d\d?)(?!\d)"
+    r"(?<![\w.])(?:(?P<year>\d{4})(?P<by>[-/.:])(?P<month>\d\d?)(?P=by)(?P<day>\d\d?)(?!\d)"
     r"|(?P<first>\d\d?)(?P<with>[-/.])(?P<second>\d\d?)(?P=with)(?P<last>\d{4})(?!\d)"
+    rf"|(?P<day_written>\d\d?){ORDINAL}[ .-]{{0,2}}(?P<month_after>{MONTH})[ .,-]{{1,2}}"
+    r"(?P<year_after>\d{4})(?!\d)"
+    rf"|(?P<month_before>{MONTH})[ .]{{1,2}}(?P<day_after>\d\d?){ORDINAL}[ ,]{{1,2}}"
+    r"(?P<year_last>\d{4})(?!\d)"
     r"|(?P<compact>(?:19|20)\d{6})(?!\w|\.\d))"
 )
 DATES = re.compile(DATE)
@@ -193,8 +203,12 @@ def _add_dicom(identifiers: Identifiers, path: Path) -> None:
                 identifiers.add(each, f"DICOM {keyword or 'name'} of the recordings")
 
 
-def telling_forms(text: str) -> Iterator[tuple[str, str]]:
-    """Kind and text of paths, names in the form of DICOM and dates of birth."""
+def telling_forms(text: str, any_date: bool = False) -> Iterator[tuple[str, str]]:
+    """Kind and text of paths, names in the form of DICOM and dates of birth.
+
+    Args:
+        any_date: dates of these years, on which a scan may have been made, are told too.
+    """
     if "/" in text or "\\" in text:
         yield from (("absolute path", match.group()) for match in PATHS.finditer(text))
     if "^" in text:
@@ -205,8 +219,11 @@ def telling_forms(text: str) -> Iterator[tuple[str, str]]:
     this_year = datetime.date.today().year
     for match in DATES.finditer(text):
         date = _date(match)
-        if date is not None and YOUNGEST_YEARS <= this_year - date.year <= OLDEST_YEARS:
+        age = OLDEST_YEARS + 1 if date is None else this_year - date.year
+        if YOUNGEST_YEARS <= age <= OLDEST_YEARS:
             yield "date of birth", match.group()
+        elif any_date and 0 <= age < YOUNGEST_YEARS:
+            yield "date", match.group()
 
 
 def _date(match: re.Match[str]) -> datetime.date | None:
@@ -216,6 +233,10 @@ def _date(match: re.Match[str]) -> datetime.date | None:
         orders = [(parts["compact"][:4], parts["compact"][4:6], parts["compact"][6:])]
     elif parts["year"]:
         orders = [(parts["year"], parts["month"], parts["day"])]
+    elif parts["month_after"]:
+        orders = [(parts["year_after"], _month(parts["month_after"]), parts["day_written"])]
+    elif parts["month_before"]:
+        orders = [(parts["year_last"], _month(parts["month_before"]), parts["day_after"])]
     else:
         orders = [(parts["last"], parts["first"], parts["second"])]
         orders += [(parts["last"], parts["second"], parts["first"])]
@@ -223,3 +244,8 @@ def _date(match: re.Match[str]) -> datetime.date | None:
         with contextlib.suppress(ValueError):
             return datetime.date(*map(int, order))
     return None
+
+
+def _month(name: str) -> int:
+    """1 to 12."""
+    return MONTHS.index(name[:3].casefold()) + 1

@@ -137,7 +137,7 @@ def prepare_public_set(
         raise StrictError(left_out[0])
     output_dir.parent.mkdir(parents=True, exist_ok=True)
     key = read_or_create_key(Path(key_file or _beside(output_dir, "key")), output_dir)
-    staging = _beside(output_dir, "partial")
+    staging = _beside(output_dir, "public.partial")
     shutil.rmtree(staging, ignore_errors=True)
     config_dir(staging, PLANES_CONFIG).mkdir(parents=True)
     try:

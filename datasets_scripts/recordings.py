@@ -8,7 +8,6 @@ All times are in seconds since the first frame of the video, by the file's own t
 """
 
 import csv
-import json
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -17,7 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
+from datasets_scripts.container_structure import check_structure
 from datasets_scripts.dicom_cine import cine_frames, cine_start, is_dicom, sampled_cine_frames
+from datasets_scripts.gaze_exports import read_gaze
 from datasets_scripts.media_streams import (
     Frame,
     SoundWindows,
@@ -28,15 +29,16 @@ from datasets_scripts.media_streams import (
     video_start,
 )
 from datasets_scripts.recording_errors import (
-    DamagedError,
     EmptyRecordingError,
     NoVideoError,
     SidecarError,
     UnreadableError,
 )
+from datasets_scripts.scan_notes import MEASURED, Box, ScanNotes, read_notes
 from datasets_scripts.schema import PLANES, SAMPLING_RATE_HZ
 from datasets_scripts.sector import NoSectorError, Sector, find_sector
 from datasets_scripts.set_parameters import WHOLE
+from datasets_scripts.sound_offset import MEASURING_RATE_HZ, measured_offset_s
 
 VIDEO_SUFFIXES = frozenset(
     {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".asf"}
@@ -45,9 +47,10 @@ VIDEO_SUFFIXES = frozenset(
 SOUND_SUFFIXES = frozenset({".wav", ".flac", ".mp3", ".opus", ".ogg", ".m4a", ".aac", ".wma"})
 
 GAZE_FILE, PLANES_FILE, NOTES_FILE = "gaze.csv", "planes.csv", "scan.json"
+# Exports of eye trackers as `gaze_exports` reads them.
+GAZE_FILES = frozenset({GAZE_FILE, "gaze.tsv", "gaze.txt", "gaze.asc", "gaze.json"})
 FRAMES_TO_SEARCH = 16
 
-Box = tuple[int, int, int, int]
 Area = Sector | Box | None
 """What is kept of a picture: the sector, a box as it is, or all."""
 
@@ -56,7 +59,8 @@ Area = Sector | Box | None
 class RecordingFiles:
     """The files of one recording; `name` is its path below the folder of recordings.
 
-    `video` is None where a folder holds none, or several of which none is named `scan`.
+    `video` is None where a folder holds none, or several of which none is named `scan`. `ambiguous` are files
+    of which there may be one and are several; such a recording is not opened.
     """
 
     name: str
@@ -65,14 +69,7 @@ class RecordingFiles:
     gaze: Path | None = None
     planes: Path | None = None
     notes: Path | None = None
-
-
-@dataclass(frozen=True)
-class ScanNotes:
-    """What `scan.json` says that the preparation needs: `crop` is (left, top, right, bottom) in pixels."""
-
-    patient_id: str | None = None
-    crop: Box | None = None
+    ambiguous: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -121,7 +118,7 @@ def _is_sound_beside(file: Path) -> bool:
 
 
 def _is_companion(file: Path) -> bool:
-    return file.name in (GAZE_FILE, PLANES_FILE, NOTES_FILE) or _is_sound_beside(file)
+    return file.name in {PLANES_FILE, NOTES_FILE} | GAZE_FILES or _is_sound_beside(file)
 
 
 def _scan_folder(folder: Path, files: list[Path], root: Path) -> RecordingFiles:
@@ -129,13 +126,16 @@ def _scan_folder(folder: Path, files: list[Path], root: Path) -> RecordingFiles:
     named_scan = [file for file in videos if file.stem == "scan"]
     chosen = named_scan if len(named_scan) == 1 else videos
     by_name = {file.name: file for file in files}
+    sounds = list(filter(_is_sound_beside, files))
+    gazes = [file for file in files if file.name in GAZE_FILES]
     return RecordingFiles(
         name=_name(folder, root),
         video=chosen[0] if len(chosen) == 1 else None,
-        sound=next(filter(_is_sound_beside, files), None),
-        gaze=by_name.get(GAZE_FILE),
+        sound=next(iter(sounds), None),
+        gaze=next(iter(gazes), None),
         planes=by_name.get(PLANES_FILE),
         notes=by_name.get(NOTES_FILE),
+        ambiguous=tuple(file for group in (sounds, gazes) if len(group) > 1 for file in group),
     )
 
 
@@ -146,16 +146,24 @@ class Recording:
         name: path below the folder of recordings, for messages and the report.
         width, height: of its pictures, in pixels.
         notes: what `scan.json` says.
+        pixel_spacing_mm: from row to row and from column to column, by `scan.json` or else by the file; None
+            where neither says.
         has_sound: whether there is a sound track or a sound file.
     """
 
     def __init__(self, files: RecordingFiles):
         self.files, self.name = files, files.name
+        self._blanked: tuple[Box, ...] = ()
         self._is_dicom = is_dicom(files.video)
         start = (cine_start if self._is_dicom else video_start)(files.video, self.name)
         self._origin_s = start.time_s
         self.width, self.height = start.width, start.height
-        self.notes = _read_notes(files.notes, start.width, start.height, self.name)
+        self.notes = (
+            read_notes(files.notes, start.width, start.height, self.name) if files.notes else ScanNotes()
+        )
+        self.pixel_spacing_mm = self.notes.pixel_spacing_mm or start.pixel_spacing_mm
+        if files.sound is not None:
+            check_structure(files.sound, self.name)
         self._sound_in_video = (
             files.sound is None and not self._is_dicom and has_sound(files.video, self.name)
         )
@@ -200,12 +208,8 @@ class Recording:
             RecordingError: the file is cut short or damaged, or its pictures change their size.
         """
         sample = sampled_cine_frames if self._is_dicom else sampled_video_frames
-        pictures = [frame.read_pixels() for frame in sample(self.files.video, self.name, FRAMES_TO_SEARCH)]
-        if {picture.shape for picture in pictures} != {(self.height, self.width, 3)}:
-            raise DamagedError(
-                f"{self.name}: its pictures change their size; cut the recording where they do."
-            )
-        return np.stack(pictures)
+        frames = sample(self.files.video, self.name, FRAMES_TO_SEARCH)
+        return np.stack([frame.read_pixels() for frame in frames])
 
     def area(self, sector: str) -> Area:
         """What is kept of its pictures, under one of `SECTOR_CHOICES`.
@@ -214,12 +218,28 @@ class Recording:
             NoSectorError: it is to be found and there is none, nor a crop.
             RecordingError: as `sampled_frames`.
         """
-        return self.notes.crop if sector == WHOLE else self._found_area
+        area = self.notes.crop if sector == WHOLE else self._found_area
+        if not self._blanked:
+            return area
+        left, top, right, bottom = box = area.box if isinstance(area, Sector) else area or self._whole
+        mask = np.zeros((self.height, self.width), dtype=bool)
+        mask[top:bottom, left:right] = area.mask[top:bottom, left:right] if isinstance(area, Sector) else True
+        for x, y, end, below in self._blanked:
+            mask[y:below, x:end] = False
+        return Sector(mask, box)
+
+    def blank(self, boxes: Iterable[Box]) -> None:
+        """From now on, boxes of the picture are no part of what is kept."""
+        self._blanked = tuple(boxes)
 
     def box(self, sector: str) -> Box:
         """Left, top, right, bottom in pixels of `area`."""
         area = self.area(sector)
-        return area.box if isinstance(area, Sector) else area or (0, 0, self.width, self.height)
+        return area.box if isinstance(area, Sector) else area or self._whole
+
+    @property
+    def _whole(self) -> Box:
+        return 0, 0, self.width, self.height
 
     @cached_property
     def _found_area(self) -> Sector | Box:
@@ -238,25 +258,49 @@ class Recording:
         return Sector(mask, crop)
 
     def sound(self) -> SoundWindows | None:
-        """Windows of the sound, mono at 32 kHz, on the clock of the frames; None if there is no sound."""
-        if self.files.sound is not None:
-            chunks = sound_chunks(self.files.sound, self.name, 0.0, SAMPLING_RATE_HZ)
-        elif self._sound_in_video:
-            chunks = sound_chunks(self.files.video, self.name, self._origin_s, SAMPLING_RATE_HZ)
-        else:
+        """Windows of the sound, mono at 32 kHz, on the clock of the frames; None if there is no sound.
+
+        A file beside the video goes before the sound track of the video.
+
+        Raises:
+            RecordingError: the offset in `scan.json` is to be measured and cannot be.
+        """
+        if not self.has_sound:
             return None
-        return SoundWindows(chunks, SAMPLING_RATE_HZ)
+        return SoundWindows(self.sound_chunks(), SAMPLING_RATE_HZ)
+
+    def sound_chunks(self) -> Iterator[tuple[int, np.ndarray]]:
+        """The sound of a recording that has one, piece by piece.
+
+        Yields the number of a piece's first sample on the clock of the frames, and its float32 samples, mono
+        at 32 kHz. Raises as `sound` does.
+        """
+        return self._sound_chunks(SAMPLING_RATE_HZ, self.sound_offset_s)
+
+    @cached_property
+    def sound_offset_s(self) -> float:
+        """How much later the sound starts than its file says, by `scan.json` or measured."""
+        if self.notes.sound_offset_s != MEASURED:
+            return self.notes.sound_offset_s
+        if self.files.sound is None or self._is_dicom or not has_sound(self.files.video, self.name):
+            raise SidecarError(
+                f"{self.name}: {NOTES_FILE}: sound_offset_s can be measured only where a sound file lies "
+                "beside a video that has a sound track too; write it in seconds."
+            )
+        track = sound_chunks(self.files.video, self.name, self._origin_s, MEASURING_RATE_HZ)
+        return measured_offset_s(track, self._sound_chunks(MEASURING_RATE_HZ, 0.0), self.name)
+
+    def _sound_chunks(self, sampling_rate_hz: int, offset_s: float) -> Iterator[tuple[int, np.ndarray]]:
+        if self.files.sound is not None:
+            return sound_chunks(self.files.sound, self.name, None, sampling_rate_hz, offset_s)
+        return sound_chunks(self.files.video, self.name, self._origin_s, sampling_rate_hz, offset_s)
 
     def gaze(self) -> np.ndarray | None:
         """(samples, 3) float64 of time_s, x, y, the latter in 0..1 from the top left; None without a file.
 
         Where x or y is empty or `nan`, as trackers write blinks, it is NaN.
         """
-        if self.files.gaze is None:
-            return None
-        rows = _read_csv(self.files.gaze, ("time_s", "x", "y"), self.name)
-        samples = [_gaze_sample(row, self.name) for row in rows]
-        return np.array(samples, dtype=np.float64).reshape(-1, 3)
+        return None if self.files.gaze is None else read_gaze(self.files.gaze, self.name, self.notes)
 
     def planes(self) -> list[PlaneInterval] | None:
         """The intervals of `planes.csv` in its order; None without the file."""
@@ -277,6 +321,11 @@ def open_recording(files: RecordingFiles) -> Recording:
             f"{files.name}: the folder holds no video, or several of which none is named scan; "
             "keep one video a folder, named scan.mp4."
         )
+    if files.ambiguous:
+        raise SidecarError(
+            f"{files.name}: of {' and '.join(file.name for file in files.ambiguous)} only one may lie beside "
+            "the video; take the others out of the folder."
+        )
     try:
         if files.video.stat().st_size == 0:
             raise EmptyRecordingError(f"{files.name}: the file is empty; copy it again from the machine.")
@@ -285,33 +334,6 @@ def open_recording(files: RecordingFiles) -> Recording:
         raise UnreadableError(
             f"{files.name}: the file cannot be opened ({error.strerror}); check that you may read it."
         ) from error
-
-
-def _read_notes(path: Path | None, width: int, height: int, name: str) -> ScanNotes:
-    if path is None:
-        return ScanNotes()
-    try:
-        notes = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise SidecarError(f"{name}: {path.name} is no JSON ({error}); correct it.") from error
-    if not isinstance(notes, dict):
-        raise SidecarError(f"{name}: {path.name} must hold one JSON object; correct it.")
-    patient = notes.get("patient_id")
-    patient = None if patient is None else str(patient).strip() or None
-    return ScanNotes(patient, _crop(notes.get("crop"), width, height, f"{name}: {path.name}"))
-
-
-def _crop(crop: object, width: int, height: int, where: str) -> Box | None:
-    if crop is None:
-        return None
-    if not (isinstance(crop, list) and len(crop) == 4 and all(isinstance(edge, int) for edge in crop)):
-        raise SidecarError(f"{where}: crop must be [left, top, right, bottom] in whole pixels, not {crop}.")
-    left, top, right, bottom = crop
-    if not (0 <= left < right <= width and 0 <= top < bottom <= height):
-        raise SidecarError(
-            f"{where}: crop {crop} does not lie within the picture of {width} x {height} pixels."
-        )
-    return left, top, right, bottom
 
 
 def _read_csv(path: Path, columns: tuple[str, ...], name: str) -> list[dict[str, str]]:
@@ -335,14 +357,6 @@ def _number(row: dict[str, str], column: str, name: str) -> float:
         raise SidecarError(
             f"{name}: {row['']}: {column} is {row[column]!r}, not a number; correct it."
         ) from error
-
-
-def _gaze_sample(row: dict[str, str], name: str) -> tuple[float, float, float]:
-    time_s = _number(row, "time_s", name)
-    if not math.isfinite(time_s):
-        raise SidecarError(f"{name}: {row['']}: time_s is {row['time_s']!r}, not a time; correct it.")
-    x, y = (math.nan if row[axis] == "" else _number(row, axis, name) for axis in ("x", "y"))
-    return time_s, x, y
 
 
 def _plane_interval(row: dict[str, str], name: str) -> PlaneInterval:

@@ -32,6 +32,9 @@ START_S = "start_s"
 FRAMES = "frames"
 AUDIO = "audio"
 SPEECH_FRACTION = "speech_fraction"
+LOG_MEL = "log_mel"
+AUDIO_EMBEDDING = "audio_embedding"
+SOUND_COLUMNS: tuple[str, ...] = (AUDIO, LOG_MEL, AUDIO_EMBEDDING)
 
 IMAGE = "image"
 LABEL = "label"
@@ -64,6 +67,40 @@ def clips_features() -> Features:
             FRAMES: List(Image()),
             AUDIO: Audio(sampling_rate=SAMPLING_RATE_HZ, decode=False),
             SPEECH_FRACTION: Value("float32"),
+        }
+    )
+
+
+def encoded_clips_config_name(clip_seconds: float, column: str) -> str:
+    """The configuration for clips whose sound is LOG_MEL or AUDIO_EMBEDDING alone: `medium_log_mel`, ..."""
+    return f"{clips_config_name(clip_seconds)}_{column}"
+
+
+def sound_column(config: str) -> str:
+    """The column that holds the sound in a configuration of clips, by its name."""
+    return next((column for column in SOUND_COLUMNS if config.endswith(f"_{column}")), AUDIO)
+
+
+def log_mel_clips_features() -> Features:
+    """Features of a clip row with `log_mel` in the place of `audio`: a float16 array (time, mel) in dB as the
+    bytes of a NumPy file, so that streamed rows stay small until they are decoded.
+    """
+    return _encoded_clips_features(LOG_MEL, Value("binary"))
+
+
+def audio_embedding_clips_features(hidden_size: int) -> Features:
+    """Features of a clip row with `audio_embedding`, the speech tower's pooled output, in the place of
+    `audio`.
+    """
+    return _encoded_clips_features(AUDIO_EMBEDDING, List(Value("float32"), length=hidden_size))
+
+
+def _encoded_clips_features(column: str, feature: Value | List) -> Features:
+    """Features of a clip row with this column in the place of `audio`."""
+    return Features(
+        {
+            column if name == AUDIO else name: feature if name == AUDIO else each
+            for name, each in clips_features().items()
         }
     )
 

@@ -140,7 +140,7 @@ def find_sector(frames: np.ndarray) -> Sector:
     some = frames[:: -(-len(frames) // FRAMES_FOR_GRAIN)]
     region = _sector_region(found, certain, np.stack([_cells(frame, size) for frame in some]))
     mask = _outlined(region, (height, width), size)
-    return Sector(mask & ~_from_outside(drawn, mask))
+    return Sector(mask & ~_from_outside(drawn, mask) & ~_from_outside(_coloured_letters(picture), mask))
 
 
 def _cells(frame: np.ndarray, size: int) -> np.ndarray:
@@ -193,6 +193,23 @@ def _drawn(frame: np.ndarray, noise: _Noise) -> np.ndarray:
     closed = ndimage.grey_closing(np.pad(runs, 2 * length, constant_values=1), (length, 2 * length))
     closed = closed[2 * length : -2 * length, 2 * length : -2 * length]
     return ndimage.grey_opening(closed, (length // 2, 8)).astype(bool)
+
+
+def _coloured_letters(frame: np.ndarray) -> np.ndarray:
+    """Lines of thin coloured strokes, as settings are written in: bool (height, width).
+
+    Colour that fills an area, as Doppler's does, is none.
+    """
+    if frame.ndim != 3:
+        return np.zeros(frame.shape, dtype=bool)
+    strokes = _coloured(frame)
+    thick = max(8, frame.shape[1] // 80)  # letters may be as thick where colour is stored coarsely
+    strokes &= ~ndimage.binary_dilation(
+        ndimage.binary_opening(strokes, np.ones((thick, thick))), iterations=thick
+    )
+    line = ndimage.binary_closing(np.pad(strokes, 4 * thick), np.ones((thick, 3 * thick)))
+    line = line[4 * thick : -4 * thick, 4 * thick : -4 * thick]
+    return ndimage.binary_dilation(line, iterations=2)
 
 
 def _sector_region(found: np.ndarray, certain: np.ndarray, cells: np.ndarray) -> np.ndarray:

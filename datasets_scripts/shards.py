@@ -29,6 +29,8 @@ def config_dir(output_dir: Path, config: str) -> Path:
 def stage_rows(rows: Iterable[dict], path: Path, features: Features) -> int:
     """Write the rows of one scan to an Arrow file, a record batch a row; return their number.
 
+    One row is held at a time.
+
     Args:
         rows: of `features`, pictures and sound as `{"bytes": ..., "path": None}`.
     """
@@ -59,7 +61,8 @@ def write_shards(
     rows = np.random.default_rng(seed).permutation(rows)
     size = sum(path.stat().st_size for path, _ in staged)
     number = min(len(staged), max(SHARDS_AT_LEAST, -(-size // SHARD_BYTES)))
-    opened = lru_cache(OPEN_FILES)(lambda scan: pa.ipc.open_file(pa.memory_map(str(staged[scan][0]))))
+    # Files, not memory maps: what was read of these would count as memory of the process.
+    opened = lru_cache(OPEN_FILES)(lambda scan: pa.ipc.open_file(pa.OSFile(str(staged[scan][0]))))
     rows_a_group = CLIPS_A_GROUP if FRAMES in features else FRAMES_A_GROUP
     for shard in range(number):
         path = directory / f"{split}-{shard:05d}-of-{number:05d}.parquet"

@@ -139,6 +139,8 @@ def withdraw_patient(
     if report.is_new:
         _keep(output_dir, withdrawal)
         _withdraw(output_dir, withdrawal, report)
+        # What a preparation that was stopped has staged may hold the patient too.
+        _remove_folder(output_dir.with_name(f"{output_dir.name}.partial"))
     report.seen_by = models_trained_on(withdrawal.data_hashes, runs)
     return report
 

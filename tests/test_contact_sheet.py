@@ -7,8 +7,9 @@ import pytest
 from PIL import Image, ImageDraw
 from tiny_recordings import even_times, write_video
 
+from datasets_scripts.burned_in_text import FoundText
 from datasets_scripts.clips import ClipParameters
-from datasets_scripts.contact_sheet import GREEN, TILE, draw_tile, write_sheets
+from datasets_scripts.contact_sheet import GREEN, RED, TILE, draw_tile, write_sheets
 from datasets_scripts.preparation import PrepareError
 from datasets_scripts.prepare_clips import main, prepare_clips
 from datasets_scripts.recordings import find_recordings, open_recording
@@ -68,6 +69,17 @@ def test_whole_frames_are_outlined_at_their_edge(recordings):
     assert tile[151:155, 1:-1].mean() > 240
 
 
+def test_text_on_the_sector_has_a_red_box_around_it(recordings):
+    (files,) = (files for files in find_recordings(recordings) if files.name == "Haversham.mp4")
+    text = FoundText("DOE", 0.9, (70, 60, 110, 80))
+    tile = np.asarray(draw_tile(open_recording(files), "found", [text]))
+    rows, columns = np.nonzero((tile == RED).all(axis=-1))
+    assert (columns.min(), rows.min(), columns.max(), rows.max()) == (69, 59, 110, 80)
+    clean = tile_of(recordings, "Haversham", "found")
+    assert (tile[60:80, 70:110] == clean[60:80, 70:110]).all(), "what is written can be read"
+    assert not (clean == RED).all(axis=-1).any()
+
+
 def test_without_a_sector_nothing_is_outlined(recordings):
     assert not is_green(tile_of(recordings, "grey", "found")).any()
 
@@ -76,7 +88,7 @@ def test_a_run_writes_a_tile_for_each_recording_that_can_be_read(recordings, tmp
     labels = []
     monkeypatch.setattr(
         "datasets_scripts.preparation.write_sheets",
-        lambda tiles, file: (labels.extend(label for _, label in tiles), write_sheets(tiles, file)),
+        lambda tiles, file: labels.extend(label for _, label in tiles) or write_sheets(tiles, file),
     )
     parameters = ClipParameters(2.0, frames_per_clip=2, frame_size=32, sector="found")
     file = tmp_path / "new" / "sheet.png"

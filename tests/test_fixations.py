@@ -1,6 +1,7 @@
 """Fixations from gaze: the rules against known fixations, loops from the definitions, and symmetries."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -9,9 +10,13 @@ from hypothesis import strategies as st
 
 from datasets_scripts import simulated_gaze
 from datasets_scripts.fixations import (
+    away_from_blinks,
     count_samples,
     fixations_by_dispersion,
     fixations_by_velocity,
+    in_order,
+    merged,
+    smoothed,
     unbroken_runs,
     velocities,
 )
@@ -126,6 +131,134 @@ def test_a_steady_movement_has_its_velocity():
     run = np.column_stack([times, 0.3 * times, 0.4 * times])
     np.testing.assert_allclose(velocities(run, 1.0), 0.5)
     np.testing.assert_allclose(velocities(run, 0.5), math.hypot(0.3, 0.2))
+
+
+# Trackers of 30 to 1200 Hz.
+
+
+SACCADE_S, BLINK_S = 0.03, 0.15
+
+
+def known_looks(chance: np.random.Generator, number: int = 25) -> np.ndarray:
+    """(fixations, 4) of start_s, end_s, x, y: 0.4 to 0.7 s each, at least 0.15 widths from the last."""
+    found = [[0.0, 0.5, 0.5, 0.5]]
+    while len(found) < number:
+        place = chance.uniform(0.1, 0.9, 2)
+        if np.hypot(*(place - found[-1][2:])) > 0.15:
+            start_s = found[-1][1] + (BLINK_S if len(found) % 6 == 0 else SACCADE_S)
+            found.append([start_s, start_s + chance.uniform(0.4, 0.7), *place])
+    return np.array(found)
+
+
+def sampled(truth: np.ndarray, rate_hz: float, chance: np.random.Generator) -> np.ndarray:
+    """What a tracker of a rate gives of looks: jitter in time, noise, saccades, blinks, lost samples.
+
+    Around a blink the place falls by a tenth of the picture as the lid does, and the blink is lost.
+    """
+    times = np.arange(int(truth[-1, 1] * rate_hz)) / rate_hz
+    number = np.searchsorted(truth[:, 0], times, side="right") - 1
+    here, after = truth[number], truth[np.minimum(number + 1, len(truth) - 1)]
+    way = np.clip((times - here[:, 1]) / SACCADE_S, 0, 1)[:, None]
+    places = here[:, 2:] + way * (after[:, 2:] - here[:, 2:]) + chance.normal(0, 0.004, (len(times), 2))
+    for blink in range(5, len(truth) - 1, 6):
+        start_s, end_s = truth[blink, 1], truth[blink + 1, 0]
+        lid = np.minimum(np.abs(times - start_s), np.abs(times - end_s))
+        places[:, 1] += 0.1 * (1 - np.minimum(lid / 0.06, 1))
+        places[(times >= start_s) & (times < end_s)] = np.nan
+    # One in fifty is lost, never two in a row: at 30 Hz that would be a blink.
+    places[50 * np.arange(len(times) // 50) + chance.integers(0, 49, len(times) // 50)] = np.nan
+    return np.column_stack([times + chance.uniform(-0.1, 0.1, len(times)) / rate_hz, places])
+
+
+@pytest.mark.parametrize("rule", FIXATION_RULES)
+@pytest.mark.parametrize("rate_hz", [30, 60, 120, 250, 500, 1000, 1200])
+@given(st.integers(0, 10**6))
+@settings(max_examples=8, deadline=None)
+def test_a_tracker_of_any_rate_gives_the_same_fixations(rule, rate_hz, seed):
+    chance = np.random.default_rng(seed)
+    truth = known_looks(chance)
+    samples = chance.permutation(sampled(truth, rate_hz, chance))
+    found = find_fixations(samples, 1.0, GazeParameters(fixation_rule=rule))
+    margin_s = GazeParameters().blink_margin_seconds
+    assert len(found) == len(truth)
+    np.testing.assert_allclose(found[:, 2:], truth[:, 2:], atol=0.012)
+    cut = np.zeros((len(truth), 2))
+    cut[5:-1:6, 1], cut[6::6, 0] = -margin_s, margin_s
+    # Velocities are means over 40 ms; what noise splits off at an end, too short for a fixation, is lost.
+    rule_s = 0.045 if rule == "velocity" else 0.1
+    np.testing.assert_allclose(found[:, :2], truth[:, :2] + cut, atol=rule_s + 3 / rate_hz)
+    assert np.median(np.abs(found[:, :2] - truth[:, :2] - cut)) < 0.04 + 0.5 / rate_hz
+
+
+@pytest.mark.parametrize(("rate_hz", "pieces"), [(60, 1), (1200, 2)])
+def test_without_means_the_noise_of_a_fast_tracker_breaks_fixations_up(rate_hz, pieces):
+    samples = looks((0.4, 0.5, 1.0), rate_hz=rate_hz)
+    samples[:, 1:] += np.random.default_rng(0).normal(0, 0.006, samples[:, 1:].shape)
+    assert len(fixations_by_dispersion(samples, 0.07, 0.1, 0.075)) >= pieces
+    assert len(fixations_by_dispersion(smoothed(samples, 0.02), 0.07, 0.1, 0.075)) == 1
+    assert len(find_fixations(samples, 1.0, GazeParameters(merge_widths=0.0))) == 1
+
+
+def test_fixations_that_follow_soon_and_nearby_are_one():
+    samples = looks((0.4, 0.5, 0.3), (0.42, 0.5, 0.3), (0.6, 0.5, 0.3), (0.6, 0.54, 0.3))
+    apart = np.array([[0, 17, 0.4, 0.5], [18, 35, 0.42, 0.5], [36, 53, 0.6, 0.5], [54, 71, 0.6, 0.54]])
+    apart = apart / (60, 60, 1, 1)
+    joined = merged(apart, samples, 0.075, 0.025)
+    np.testing.assert_allclose(joined[:, :2] * 60, [[0, 35], [36, 53], [54, 71]])
+    np.testing.assert_allclose(joined[0, 2:], [0.41, 0.5])
+    # By the aspect, in time, and not across a look beside the picture.
+    assert len(merged(apart, samples, 0.075, 0.025, aspect=0.5)) == 2
+    assert len(merged(apart, samples, 0.015, 0.025)) == 4
+    samples[17, 0] += 0.001
+    samples[17, 1] = 1.2
+    apart[0, 1] -= 1 / 60
+    assert len(merged(apart, samples, 0.075, 0.025)) == 4
+    assert merged(apart[:0], samples, 0.075, 0.025).shape == (0, 4)
+
+
+@given(st.integers(0, 10**6), st.sampled_from([0.0, 0.05, 0.1]), st.sampled_from([0.05, 0.075]))
+@settings(max_examples=30, deadline=None)
+def test_what_is_away_from_blinks_is_the_loop_of_its_definition(seed, margin_s, gap_s):
+    chance = np.random.default_rng(seed)
+    samples = drawn_gaze(seed)[:200]
+    samples[chance.random(len(samples)) < 0.3, 1:] = np.nan
+    seen = [sample for sample in samples.tolist() if not math.isnan(sample[1])]
+    blinks = [(a[0], b[0]) for a, b in pairwise(seen) if b[0] - a[0] > gap_s + 1e-9]
+    expected = [
+        sample
+        for sample in seen
+        if not any(start - margin_s + 1e-9 < sample[0] < end + margin_s - 1e-9 for start, end in blinks)
+        or margin_s == 0
+    ]
+    found = away_from_blinks(chance.permutation(samples), gap_s, margin_s)
+    np.testing.assert_array_equal(found, np.array(expected).reshape(-1, 3))
+    counted = count_samples(samples, gap_s, margin_s)
+    assert counted["samples_around_blinks"] == len(seen) - len(expected)
+
+
+def test_a_short_loss_ends_no_fixation_and_a_blink_does():
+    samples = looks((0.4, 0.5, 1.0))
+    samples[30, 1:] = np.nan
+    assert len(find_fixations(samples, 1.0, GazeParameters())) == 1
+    samples[30:40, 1:] = np.nan
+    found = find_fixations(samples, 1.0, GazeParameters())
+    np.testing.assert_allclose(found[:, :2], [[0, 23 / 60], [46 / 60, 59 / 60]])
+
+
+@given(st.integers(0, 10**6), st.sampled_from([0.0, 0.01, 0.05, 0.2]))
+@settings(max_examples=25, deadline=None)
+def test_smoothed_is_the_loop_of_its_definition(seed, window_s):
+    samples = in_order(drawn_gaze(seed)[:120])
+    chance = np.random.default_rng(seed)
+    samples[:, 0] += chance.uniform(-0.004, 0.004, len(samples))
+    samples[chance.random(len(samples)) < 0.05, 2] = 1.2
+    expected = samples.copy()
+    for row, (time_s, _, y) in enumerate(samples):
+        if y <= 1:
+            near = [s for s in samples if abs(s[0] - time_s) < window_s / 2 and s[2] <= 1] or [samples[row]]
+            expected[row, 1:] = np.mean(near, axis=0)[1:]
+    np.testing.assert_allclose(smoothed(samples, window_s), expected, atol=1e-9)
+    assert smoothed(samples[:0], window_s).shape == (0, 3)
 
 
 # What ends a fixation.

@@ -1,6 +1,7 @@
 """Frames with fixations from recordings with gaze.csv: where they lie, what is dropped, what is counted."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -12,11 +13,18 @@ from tiny_recordings import even_times, write_video
 from datasets_scripts.clips import ClipParameters
 from datasets_scripts.preparation import StrictError
 from datasets_scripts.prepare_clips import prepare_clips
-from datasets_scripts.prepare_gaze import GazeParameters, main, places_in_stored_image, prepare_gaze
+from datasets_scripts.prepare_gaze import (
+    GazeParameters,
+    find_fixations,
+    main,
+    places_in_stored_image,
+    prepare_gaze,
+)
 from datasets_scripts.prepare_planes import PlaneParameters, prepare_planes
 from datasets_scripts.schema import gaze_features
 from datasets_scripts.shards import data_hash, read_info
 from datasets_scripts.simulate_scans import SimulationParameters, simulate_scan
+from datasets_scripts.splits import read_splits
 
 WIDTH, HEIGHT = 96, 64
 SMALL = GazeParameters(frame_size=64)
@@ -118,6 +126,54 @@ def test_blinks_and_samples_off_the_picture_are_dropped_and_counted(tmp_path):
     assert all(0 <= value <= 1 for row in rows for place in row["fixations"] for value in place)
 
 
+def test_what_is_seen_around_a_blink_is_dropped_and_counted(tmp_path):
+    samples = rest((0.5, 0.5), 0, 2)
+    samples[55:65, 1:] = np.nan
+    for margin_s, around, ends in ((0.0, 0, (54, 65)), (0.05, 6, (51, 68))):
+        parameters = GazeParameters(frame_size=64, blink_margin_seconds=margin_s)
+        fixations = find_fixations(samples, 1.0, parameters)
+        np.testing.assert_allclose(fixations[:, :2].ravel()[1:3], np.array(ends) / 60)
+        write_scan(tmp_path / "in" / "a", samples)
+        report = prepare_gaze(tmp_path / "in", tmp_path / "set", parameters, workers=1, overwrite=True)
+        counts = report.counts["train"]
+        assert (counts.get("samples_around_blinks", 0), counts["samples_lost_to_blinks"]) == (around, 10)
+
+
+def test_a_trackers_export_gives_the_fixations_of_our_own_file(tmp_path):
+    """Tobii, 250 Hz, whose clock began 100 s before the video, and a picture in the middle of the screen."""
+    looks = [(0.2, 0.5), (0.6, 0.25), (0.8, 0.75)]
+    own = np.concatenate([rest(place, second, second + 1) for second, place in enumerate(looks)])
+    parameters = GazeParameters(frame_size=64, window_seconds=0.5)
+    expected, _ = prepared_rows(tmp_path, own, parameters)
+    lines = ["Recording timestamp [μs]\tGaze point X [DACS px]\tGaze point Y [DACS px]\tEye movement type"]
+    for tick in range(750):
+        x, y = looks[tick // 250]
+        lines.append(f"{100_000_000 + tick * 4000}\t{300 + 960 * x}\t{100 + 640 * y}\tFixation")
+    notes = {"gaze_offset_s": -100.0, "screen": [300, 100, 1260, 740]}
+    folder = write_scan(tmp_path / "other" / "a", None, **notes)
+    (folder / "gaze.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    prepare_gaze(tmp_path / "other", tmp_path / "tobii", parameters, workers=1)
+    found = rows_of(tmp_path / "tobii")
+    assert [row["time_s"] for row in found] == [row["time_s"] for row in expected]
+    for row, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(row["fixations"], other["fixations"], atol=1e-6)
+    for path in filter(Path.is_file, (tmp_path / "tobii").rglob("*")):
+        assert b"gaze.tsv" not in path.read_bytes()
+
+
+@pytest.mark.parametrize(("offset_s", "says"), [(-10.0, r"-9\.750 to -7\.\d+"), (5.5, r"5\.750 to 7\.\d+")])
+def test_gaze_that_does_not_overlap_the_video_is_told_with_both_times(tmp_path, offset_s, says):
+    write_scan(tmp_path / "in" / "a", rest((0.5, 0.5), 0.25, 2.25), gaze_offset_s=offset_s)
+    write_scan(tmp_path / "in" / "b", rest((0.5, 0.5), 0, 2))
+    report = prepare_gaze(tmp_path / "in", tmp_path / "set", SMALL, workers=1)
+    (outcome,) = [outcome for outcome in report.recordings if outcome.left_out]
+    assert outcome.error == "GazeOutsideVideoError"
+    assert re.fullmatch(
+        rf"a: gaze\.csv covers {says} s and the video 0 to 3\.967 s, so that they do not overlap; .*\.",
+        outcome.left_out,
+    )
+
+
 def test_both_rules_and_a_limit_a_scan(tmp_path):
     samples = np.concatenate([rest((0.2 + 0.1 * step, 0.5), step / 2, step / 2 + 0.5) for step in range(6)])
     few = {"frame_size": 64, "seconds_between_frames": 0.25, "frames_per_scan": 3}
@@ -201,6 +257,34 @@ def test_the_number_of_workers_changes_no_byte_and_nobody_is_named(tmp_path):
         assert str(tmp_path).encode() not in content
 
 
+def test_a_site_is_held_out_with_its_patients_and_named_nowhere_in_the_set(tmp_path, capsys):
+    places = [("a", "leeds", "p0"), ("b", "oxford", "p1"), ("c", "leeds", "p1"), ("d", None, "p2")]
+    for name, site, patient in places:
+        notes = {"site": site, "machine": "GE", "patient_id": patient}
+        write_scan(tmp_path / "in" / name, rest((0.3, 0.4), 0, 1), **notes)
+    command = [str(tmp_path / "in"), str(tmp_path / "set"), "--workers", "1", "--frame-size", "32"]
+    command += ["--sector", "whole", "--overwrite"]
+    assert main([*command, "--hold-out-site", "oxfrod"]) == 2
+    assert "No recording that was kept is of the site 'oxfrod'" in capsys.readouterr().err
+    assert main([*command, "--hold-out-machine", "GE"]) == 2
+    assert "none is left to train on" in capsys.readouterr().err
+    assert main([*command, "--hold-out-site", "oxford"]) == 0
+    assert "1 scans, and 1 of its patients from elsewhere" in capsys.readouterr().out
+    report = json.loads((tmp_path / "set.gaze.report.json").read_text())
+    scan_of = {outcome["name"]: outcome["scan_id"] for outcome in report["recordings"]}
+    splits = read_splits(tmp_path / "set")
+    assert splits.scans("validation") == {scan_of["b"], scan_of["c"]}
+    assert splits.scans("train") == {scan_of["a"], scan_of["d"]}
+    for path in filter(Path.is_file, (tmp_path / "set").rglob("*")):
+        content = path.read_bytes().lower()
+        assert not any(word in content for word in (b"oxford", b"leeds", b"hold_out"))
+    # What was held out stays so, unasked; to hold out something else is refused.
+    assert main(command) == 0
+    assert read_splits(tmp_path / "set") == splits
+    assert main([*command, "--hold-out-site", "leeds"]) == 2
+    assert "others of these sites" in capsys.readouterr().err
+
+
 # The command, and what bad input gets.
 
 
@@ -240,6 +324,9 @@ def test_gaze_that_cannot_be_read_is_named(tmp_path):
         ("velocity_widths_per_second", -1.0),
         ("minimum_fixation_seconds", 0.0),
         ("longest_gap_seconds", 0.0),
+        ("blink_margin_seconds", -0.1),
+        ("smoothing_seconds", float("inf")),
+        ("merge_widths", -0.1),
     ],
 )
 def test_parameters_out_of_range_are_named(field, value, tmp_path, capsys):

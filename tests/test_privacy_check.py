@@ -19,17 +19,23 @@ import pytest
 import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 from tiny_recordings import SIZE, even_times, tone, write_video
 
 from datasets_scripts import privacy_check
+from datasets_scripts.burned_in_text import FoundText
 from datasets_scripts.clips import ClipParameters
 from datasets_scripts.prepare_clips import prepare_clips
 from datasets_scripts.prepare_planes import PlaneParameters, prepare_planes
-from datasets_scripts.privacy_check import Finding, check_privacy, main
+from datasets_scripts.privacy_check import TEXT_ON_A_FRAME, Finding, check_privacy, main
 from datasets_scripts.private_words import Identifiers, telling_forms, words_of
+from datasets_scripts.simulated_anatomy import draw_patient
+from datasets_scripts.simulated_probe import ProbePath, holds_of
+from datasets_scripts.simulated_ultrasound import Renderer, draw_style
+from datasets_scripts.simulated_visits import plan_visits
 from datasets_scripts.stored_metadata import metadata_texts
+from datasets_scripts.text_on_frames import TextOnFrames
 
 FOLDER, PATIENT = "Moreau_Lea", "MRN-448812"
 DICOM = {
@@ -81,7 +87,8 @@ def folder(prepared, tmp_path) -> Path:
 
 
 def found(folder: Path) -> list[Finding]:
-    return check_privacy(folder / "set", folder / "in")
+    """All but text on frames, which takes longer to look for."""
+    return check_privacy(folder / "set", folder / "in", text_on_frames="skip")
 
 
 def first_shard(folder: Path, config: str = "large") -> Path:
@@ -145,7 +152,8 @@ PLANTED = (
 def test_an_identifier_in_a_text_file_is_found_and_not_repeated(folder, text, capsys):
     add_to_card(folder, f"The (first) one is {text}, as said.")
     lines = len((folder / "set" / "README.md").read_text().splitlines())
-    assert main([str(folder / "set"), "--recordings", str(folder / "in")]) == 1
+    command = [str(folder / "set"), "--recordings", str(folder / "in"), "--text-on-frames", "skip"]
+    assert main(command) == 1
     *told, summary = capsys.readouterr().out.splitlines()
     assert told and all(line.startswith(f"README.md, line {lines}: ") for line in told)
     assert summary.endswith(f": {len(told)} findings.")
@@ -374,6 +382,38 @@ def test_other_texts_are_not_taken_for_them(text):
     assert list(telling_forms(text)) == []
 
 
+@pytest.mark.parametrize(
+    "date",
+    [
+        "2021-03-31", "31.03.2021", "31/3/2021", "03/31/2021", "20210331", "2021:03:31 10:11:12",
+        "31 March 2021", "31-Mar-2021", "31st Mar. 2021", "March 31, 2021", "on MARCH 31ST 2021",
+    ],
+)  # fmt: skip
+def test_dates_of_these_years_are_found_where_any_is(date):
+    assert [found for found, _ in telling_forms(date, any_date=True)] == ["date"]
+    assert list(telling_forms(date)) == []
+    of_birth = date.replace("2021", "1990")
+    assert [found for found, _ in telling_forms(of_birth)] == ["date of birth"]
+
+
+@pytest.mark.parametrize(
+    "text", ["31 Feb 2021", "in May 2021", "may 3 of 2021", "2099-01-01", "12 mars 2021"]
+)
+def test_what_is_no_date_is_not_found(text):
+    assert list(telling_forms(text, any_date=True)) == []
+
+
+def test_the_date_of_a_scan_is_found_in_columns_and_metadata_but_may_stand_in_the_card(folder):
+    add_to_card(folder, "Released on 31 March 2021.")
+    assert found(folder) == []
+    add_column(folder, "note", ["scanned 31 March 2021"])
+    change_column(folder, "image", lambda _: {"bytes": jpeg(comment="2021:03:31"), "path": None}, "planes")
+    assert {(finding.column, finding.kind) for finding in found(folder)} == {
+        ("note", "date"),
+        ("image.bytes", "date"),
+    }
+
+
 @pytest.mark.parametrize("value", ["Doe^Jane", "/home/lea/x", "1990-01-31", datetime.date(1990, 1, 31)])
 def test_forms_in_a_column_are_found(folder, value):
     add_column(folder, "note", [value])
@@ -398,6 +438,92 @@ def test_the_names_of_machine_and_user_are_found(folder, monkeypatch):
         ("README.md", "user name"),
         ("log.txt", "host name"),
     ]
+
+
+# Text on frames.
+
+
+def picture_of(text: str | None, seed: int = 0) -> bytes:
+    """Simulated ultrasound of 160 pixels as JPEG, with text on it."""
+    rng = np.random.default_rng(seed)
+    path = ProbePath(holds_of(plan_visits(6.0, rng), 6.0, draw_patient(rng), rng), rng)
+    hold, pose, other, share = path.at(1.0)
+    renderer = Renderer(draw_style(rng), 160, rng)
+    picture = Image.fromarray(renderer.picture(hold.tissue, pose, other.tissue, share))
+    if text is not None:
+        ImageDraw.Draw(picture).text((40, 80), text, 255, ImageFont.load_default(14))
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
+def show(folder: Path, texts: dict[int, str]) -> tuple[str, list[str]]:
+    """Simulated pictures in a shard of planes, with text on those of some rows; file and scan of each row."""
+    path = first_shard(folder, "planes")
+    table = pq.read_table(path)
+    rows = table.to_pylist()
+    assert len(rows) >= 2
+    for number, row in enumerate(rows):
+        row["image"]["bytes"] = picture_of(texts.get(number), number)
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), path)
+    return path.relative_to(folder / "set").as_posix(), [row["scan_id"] for row in rows]
+
+
+def test_text_on_a_frame_is_found_with_its_place_and_what_it_says(folder, capsys):
+    file, scans = show(folder, {1: "DOE JANE"})
+    findings = check_privacy(folder / "set", folder / "in", frames_a_scan=None)
+    (finding,) = findings
+    assert (finding.file, finding.column, finding.row) == (file, "image", 1)
+    assert finding.kind == TEXT_ON_A_FRAME and finding.read.replace(" ", "") == "DOEJANE"
+    assert finding.scan == scans[1] and f"scan {scans[1]}: text on a frame, read as 'DOE" in str(finding)
+    command = [str(folder / "set"), "--frames-a-scan", "all"]
+    assert main(command) == 1
+    assert str(finding) in capsys.readouterr().out
+    assert main([*command, "--text-on-frames", "report"]) == 0
+    told = capsys.readouterr().out
+    assert str(finding) in told and "1 texts on frames are reported and do not count." in told
+    assert main([*command, "--text-on-frames", "skip"]) == 0
+    assert "DOE" not in capsys.readouterr().out
+
+
+def test_simulated_frames_without_text_pass(folder):
+    show(folder, {})
+    assert check_privacy(folder / "set", frames_a_scan=None) == []
+
+
+def test_some_pictures_of_each_scan_are_read(monkeypatch):
+    looked = []
+    monkeypatch.setattr(
+        "datasets_scripts.text_on_frames.find_text",
+        lambda picture: (
+            looked.append(picture[0, 0, 0]) or [FoundText(str(picture[0, 0, 0]), 1.0, (0, 0, 1, 1))]
+        ),
+    )
+    texts, told = TextOnFrames(3), []
+    for row in range(10):
+        value = [{"bytes": png_of(100 * (row % 2) + row), "path": None}, {"bytes": b"fLaC", "path": None}]
+        told += texts.row("large", "a.parquet", "frames", row, "ab"[row % 2], value)
+    assert looked == [0, 2, 4, 2, 101, 103, 105, 103]  # each of the first three, and their median
+    assert [(picture.row, text) for picture, text in told[:3]] == [(0, "0"), (2, "2"), (4, "4")]
+    assert list(texts.rest()) == []
+    few = TextOnFrames(3)
+    assert list(few.row("large", "a.parquet", "image", 0, "a", {"bytes": png_of(7), "path": None})) == []
+    assert [(picture.column, text) for picture, text in few.rest()] == [("image", "7")]
+
+
+def png_of(grey: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (20, 20), (grey,) * 3).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [({"text_on_frames": "maybe"}, "must be fail or report or skip"), ({"frames_a_scan": 0}, "must be 1 or")],
+)
+def test_other_choices_for_frames_are_refused(folder, arguments, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        check_privacy(folder / "set", **arguments)
 
 
 # Keys and hashes.

@@ -271,42 +271,6 @@ def test_a_sample_of_a_file_cut_short_tells_so(tmp_path):
         opened(tmp_path / "cut.mkv").sampled_frames()
 
 
-@pytest.mark.parametrize(
-    ("elements", "times"),
-    [
-        ({"FrameTime": 50, "CineRate": 1}, [0.0, 0.05, 0.1]),
-        ({"FrameTimeVector": [0, 40, 100]}, [0.0, 0.04, 0.14]),
-        ({"CineRate": 25}, [0.0, 0.04, 0.08]),
-    ],
-)
-def test_dicom_frame_times_come_from_each_of_its_elements(tmp_path, elements, times):
-    recording = opened(write_cine(tmp_path / "x.dcm", **elements))
-    frames = list(recording.frames())
-    assert [frame.time_s for frame in frames] == pytest.approx(times)
-    assert [frame.read_pixels().shape for frame in frames] == [(4, 6, 3)] * 3
-    assert [frame.read_pixels().mean() for frame in frames] == [0, 10, 20]
-    assert (recording.width, recording.height, recording.has_sound) == (6, 4, False)
-
-
-def test_dicom_files_that_cannot_be_used_are_named(tmp_path):
-    with pytest.raises(errors.DicomError, match="FrameTime"):
-        list(opened(write_cine(tmp_path / "still.dcm")).frames())
-    with pytest.raises(errors.DicomError, match="16 bit"):
-        opened(write_cine(tmp_path / "deep.dcm", BitsAllocated=16))
-    without_pixels = write_cine(tmp_path / "report.dcm")
-    report = pydicom.dcmread(without_pixels)
-    del report.PixelData, report.PhotometricInterpretation
-    report.save_as(without_pixels)
-    with pytest.raises(errors.EmptyRecordingError, match="no pixels"):
-        opened(without_pixels)
-
-
-@pytest.mark.media
-def test_a_dicom_form_that_is_not_read_is_named(media):
-    with pytest.raises(errors.DicomError, match="PALETTE COLOR"):
-        opened(media / "ultrasound_dicom" / "examples_palette.dcm")
-
-
 # What bad input gets.
 
 
@@ -471,6 +435,24 @@ def test_absent_companions_are_none(scan):
     assert recording.planes() is None
     assert recording.sound() is None
     assert recording.notes.patient_id is None
+
+
+@pytest.mark.parametrize("name", ["gaze.csv", "gaze.tsv", "gaze.txt", "gaze.asc", "gaze.json"])
+def test_exports_of_eye_trackers_are_found(scan, name):
+    (scan / name).touch()
+    (files,) = find_recordings(scan.parent)
+    assert (files.gaze, files.ambiguous) == (scan / name, ())
+
+
+@pytest.mark.parametrize("pair", [("gaze.csv", "gaze.asc"), ("audio.wav", "audio.mp3")])
+def test_two_files_in_the_place_of_one_are_named(scan, pair):
+    for name in pair:
+        (scan / name).touch()
+    (files,) = find_recordings(scan.parent)
+    with pytest.raises(
+        errors.SidecarError, match=rf"s: of {pair[1]} and {pair[0]} only one|s: of {pair[0]} and"
+    ):
+        open_recording(files)
 
 
 @pytest.mark.parametrize(

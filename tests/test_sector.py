@@ -198,6 +198,32 @@ def test_a_coloured_mark_that_touches_a_still_sector_is_no_part_of_it():
     assert not mask[:, :197].any()
 
 
+@pytest.mark.parametrize("is_still", [False, True])
+def test_coloured_text_that_reaches_in_from_the_margin_is_blanked(is_still: bool):
+    truth = polygon((100, 70), (500, 70), (500, 420), (100, 420))
+    frames, lettered = np.repeat(speckle(truth)[..., None], 3, axis=-1), Image.new("L", (WIDTH, HEIGHT))
+    ImageDraw.Draw(lettered).text((420, 200), "SRI II 5 / CRI 1", 255, ImageFont.load_default(18))
+    letters = np.asarray(lettered) > 60
+    frames[:, letters] = (80, 90, 255)
+    mask = find_sector(frames[:1] if is_still else compressed(frames)).mask
+    assert not mask[letters].any()
+    assert intersection_over_union(mask, truth) >= 0.95
+
+
+def test_coloured_blood_flow_and_text_on_the_sector_itself_stay():
+    truth = polygon((100, 70), (500, 70), (500, 420), (100, 420))
+    frames = np.repeat(speckle(truth)[..., None], 3, axis=-1)
+    pictures = [Image.fromarray(frame) for frame in frames]
+    flow = np.random.default_rng(1).integers(120, 255, (FRAMES, 60, 60), dtype=np.uint8)
+    for picture in pictures:
+        ImageDraw.Draw(picture).text((200, 200), "DOE JANE", (255, 255, 0), ImageFont.load_default(18))
+    frames = np.stack([np.asarray(picture) for picture in pictures])
+    frames[:, 240:300, 440:500] = 0
+    frames[:, 240:300, 440:500, 0] = flow
+    mask = find_sector(frames).mask
+    assert mask[245:295, 450:496].all() and mask[195:225, 195:300].all()
+
+
 @pytest.mark.parametrize("seed", [0, 4, 9])
 def test_a_frozen_recording_with_a_clock_is_a_still_one(seed: int):
     frames, truth = simulated(seed)

@@ -90,3 +90,48 @@ def _sound_frame(sound: np.ndarray, first: int, start_s: float, sampling_rate_hz
 def even_times(seconds: float, frames_per_second: float = 30, start_s: float = 0.0) -> np.ndarray:
     """Time stamps of a constant rate."""
     return start_s + np.arange(round(seconds * frames_per_second)) / frames_per_second
+
+
+def write_coded(
+    path: Path,
+    codec: str,
+    pictures: dict[int, np.ndarray],
+    pixel_format: str = "yuv420p",
+    rate: Fraction | int = 25,
+    sound: np.ndarray | None = None,
+    sound_codec: str = "aac",
+    sound_start_s: float = 0.0,
+    options: dict[str, str] | None = None,
+) -> Path:
+    """Write a video by any encoder; picture n stands at n / rate seconds, absent ones are dropped."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        video = container.add_stream(codec, rate=rate, options=options or {})
+        video.height, video.width = next(iter(pictures.values())).shape[:2]
+        video.pix_fmt = pixel_format
+        audio = None if sound is None else container.add_stream(sound_codec, 48_000, layout="mono")
+        for number, picture in pictures.items():
+            frame = av.VideoFrame.from_ndarray(picture).reformat(format=pixel_format)
+            frame.pts, frame.time_base = number, 1 / Fraction(rate)
+            container.mux(video.encode(frame))
+        for first in range(0, 0 if sound is None else len(sound), 1024):
+            container.mux(audio.encode(_sound_frame(sound, first, sound_start_s, 48_000)))
+        for stream in filter(None, (video, audio)):
+            container.mux(stream.encode(None))
+    return path
+
+
+LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 6: "5.1", 8: "7.1"}
+
+
+def write_sound(path: Path, codec: str, rate_hz: int, waveform: np.ndarray) -> Path:
+    """Write a sound file; `waveform` is (channels, samples) float32."""
+    with av.open(str(path), "w") as container:
+        layout = LAYOUTS[len(waveform)]
+        stream = container.add_stream(codec, rate_hz, layout=layout)
+        stream.bit_rate = 128_000
+        frame = av.AudioFrame.from_ndarray(waveform.T.reshape(1, -1), format="flt", layout=layout)
+        frame.sample_rate, frame.pts, frame.time_base = rate_hz, 0, Fraction(1, rate_hz)
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path

@@ -28,7 +28,7 @@ from transformers.utils import logging
 
 from datasets_scripts.recording_errors import RecordingError
 from datasets_scripts.recordings import (
-    GAZE_FILE,
+    GAZE_FILES,
     NOTES_FILE,
     PLANES_FILE,
     PlaneInterval,
@@ -214,7 +214,7 @@ def open_scan(path: Path) -> Recording:
         return open_recording(replace(found[0], name=path.name))
     if not path.is_file():
         raise TimelineError(f"There is no recording {path}. Give the path of a video or DICOM file.")
-    has_companions = any((path.parent / name).is_file() for name in (GAZE_FILE, PLANES_FILE, NOTES_FILE))
+    has_companions = any((path.parent / name).is_file() for name in {PLANES_FILE, NOTES_FILE} | GAZE_FILES)
     beside = find_recordings(path.parent) if has_companions else []
     files = next((files for files in beside if files.video == path), RecordingFiles(path.name, video=path))
     return open_recording(replace(files, name=path.name))
