@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hub_cards.render import RECALL_AT
+from hub_cards.card_results import RECALL_AT
 from hub_cards.speed_table import projection_table, speed_table
 
 FOLDER = Path(__file__).parent

@@ -101,6 +101,19 @@ class DualRepAudioModel(DualRepTower):
     def forward(
         self, input_features: Tensor, output_hidden_states: bool | None = None
     ) -> BaseModelOutputWithPoolingAndNoAttention:
+        """Features of log-mel spectrograms.
+
+        Args:
+            input_features: (batch, time, mel) in dB, of the feature extractor: 100 steps of time a second.
+            output_hidden_states: return the output of every block too; None: as the configuration says.
+
+        Returns:
+            `last_hidden_state` (batch, channels, time / 32[, mel / 32]) and `pooler_output`
+            (batch, hidden_size), of maximum plus mean over time (Kong et al., 2020).
+
+        Raises:
+            ValueError: another shape, or too few steps of time for the pooling.
+        """
         check_shape(
             "input_features",
             input_features,

@@ -57,6 +57,19 @@ class DualRepImageModel(DualRepTower):
     def forward(
         self, pixel_values: Tensor, output_hidden_states: bool | None = None
     ) -> BaseModelOutputWithPoolingAndNoAttention:
+        """Features of frames.
+
+        Args:
+            pixel_values: (batch, channels, height, width), normalised as the image processor does it.
+            output_hidden_states: return the feature maps of every stage too; None: as the configuration says.
+
+        Returns:
+            `last_hidden_state` (batch, hidden_size, height / 32, width / 32) and its mean `pooler_output`
+            (batch, hidden_size).
+
+        Raises:
+            ValueError: another shape.
+        """
         feature_maps = self.feature_maps(pixel_values)
         pooled = feature_maps[-1].mean(dim=(2, 3))
         return self._as_output(feature_maps, pooled, output_hidden_states)

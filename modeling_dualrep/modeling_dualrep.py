@@ -15,10 +15,10 @@ from transformers.utils.generic import can_return_tuple
 
 from .audio_cnn14 import DualRepAudioModel
 from .configuration_dualrep import DualRepConfig
-from .distributed import process_count
 from .fusion import ResidualFusion, SimilarityHead
 from .gradient_cache import in_chunks
 from .image_resnet import DualRepImageModel
+from .model_inputs import check_inputs, require_tower
 from .objective import objective_terms
 from .outputs import DualRepOutput, DualRepSaliencyOutput
 from .saliency import CenterBias, SaliencyDecoder, saliency_loss
@@ -125,7 +125,7 @@ class DualRepModel(DualRepPreTrainedModel):
         self, input_features: Tensor, output_hidden_states: bool | None = None
     ) -> BaseModelOutputWithPooling:
         """Log-mels (batch, time, mel) in dB to `pooler_output`, (batch, projection_dim)."""
-        self._require_tower("use_audio", "input_features")
+        require_tower(self.config, "input_features")
         features = self.audio_model(
             input_features, output_hidden_states=output_hidden_states, return_dict=True
         )
@@ -136,7 +136,7 @@ class DualRepModel(DualRepPreTrainedModel):
         self, pixel_values: Tensor, output_hidden_states: bool | None = None
     ) -> BaseModelOutputWithPooling:
         """Frames (batch, channels, height, width) to `pooler_output`, (batch, projection_dim)."""
-        self._require_tower("use_image", "pixel_values")
+        require_tower(self.config, "pixel_values")
         features = self.image_model(pixel_values, output_hidden_states=output_hidden_states, return_dict=True)
         return _project(features, self.image_projection)
 
@@ -150,6 +150,7 @@ class DualRepModel(DualRepPreTrainedModel):
         return_loss: bool = False,
         clip_groups: Tensor | None = None,
         gradient_cache_clips: int | None = None,
+        audio_pooler_output: Tensor | None = None,
     ) -> DualRepOutput:
         """Embeddings of what is given: any of the three inputs alone, or all.
 
@@ -166,17 +167,28 @@ class DualRepModel(DualRepPreTrainedModel):
                 other. None: every clip is a group of its own.
             gradient_cache_clips: clips that go through the towers at a time, with the objective over all of
                 them; see `in_chunks`. None: all at once.
+            audio_pooler_output: what a speech tower gave before, (batch, audio_config.hidden_size), in the
+                place of input_features, where only that was kept of the speech; the tower is not run.
 
         Raises:
             ValueError: nothing was given, an input has the wrong shape or no tower, or the objective lacks an
                 input or has fewer than two clips.
         """
-        self._check_inputs(pixel_values_videos, input_features, pixel_values, return_loss)
-        has_sound = None if input_features is None else row_mask(audio_mask, len(input_features))
+        inputs = {
+            "pixel_values_videos": pixel_values_videos,
+            "input_features": input_features,
+            "pixel_values": pixel_values,
+            "audio_pooler_output": audio_pooler_output,
+        }
+        check_inputs(self.config, inputs, return_loss)
+        sound = input_features if audio_pooler_output is None else audio_pooler_output
+        has_sound = None if sound is None else row_mask(audio_mask, len(sound))
         embeds = self._embed(
             pixel_values_videos, input_features, has_sound, pixel_values, gradient_cache_clips
         )
-        sounding = None if has_sound is None else row_numbers(has_sound, input_features.device)
+        sounding = None if has_sound is None else row_numbers(has_sound, sound.device)
+        if audio_pooler_output is not None:
+            embeds["audio_embeds"] = self._project_audio(audio_pooler_output, sounding)
         embeds |= self._fused(embeds, sounding)
         embeds |= self._in_similarity_space(embeds, sounding)
         if not return_loss:
@@ -185,39 +197,6 @@ class DualRepModel(DualRepPreTrainedModel):
         terms, num_audio_clips = objective_terms(self.config, rows, has_sound, clip_groups)
         loss = sum(terms.values())
         return DualRepOutput(loss=loss, loss_terms=terms, num_audio_clips=num_audio_clips, **embeds)
-
-    def _check_inputs(
-        self, videos: Tensor | None, features: Tensor | None, images: Tensor | None, return_loss: bool
-    ) -> None:
-        inputs = {"pixel_values_videos": videos, "input_features": features, "pixel_values": images}
-        sizes = {name: len(values) for name, values in inputs.items() if values is not None}
-        if not sizes:
-            raise ValueError(f"DualRepModel was given nothing: pass {', '.join(inputs)}, or some of them.")
-        if len(set(sizes.values())) > 1:
-            counts = ", ".join(f"{size} of {name}" for name, size in sizes.items())
-            raise ValueError(f"The rows of all inputs belong together, but there are {counts}.")
-        if features is not None:
-            self._require_tower("use_audio", "input_features")
-        if images is not None:
-            self._require_tower("use_image", "pixel_values")
-        used = {"input_features": self.config.use_audio, "pixel_values": self.config.use_image}
-        missing = [name for name in inputs if used.get(name, True) and name not in sizes]
-        if return_loss and missing:
-            raise ValueError(
-                f"return_loss=True needs {' and '.join(missing)} too. "
-                "To train without a modality, switch it off with DualRepConfig.use_audio or use_image."
-            )
-        clips = process_count() * max(sizes.values())
-        if return_loss and clips < 2:
-            raise ValueError(
-                f"The objective needs at least two clips, but got {clips}: make the batch larger."
-            )
-
-    def _require_tower(self, field: str, argument: str) -> None:
-        if not getattr(self.config, field):
-            raise ValueError(
-                f"{argument} was given, but the model has no such tower: DualRepConfig.{field} is False."
-            )
 
     def _embed(
         self,
@@ -257,6 +236,10 @@ class DualRepModel(DualRepPreTrainedModel):
             tower_and_projection = nn.ModuleList([self.audio_model, self.audio_projection])
             embeds = no_rows(self.config.projection_dim, tower_and_projection)
         return put_rows(embeds, sounding, len(features))
+
+    def _project_audio(self, pooled: Tensor, sounding: Tensor) -> Tensor:
+        """Embeddings of the rows with sound of what a speech tower gave, zeros elsewhere."""
+        return put_rows(self.audio_projection(pooled[sounding]), sounding, len(pooled))
 
     def _fused(self, embeds: dict[str, Tensor], sounding: Tensor | None) -> dict[str, Tensor]:
         """Fused embeddings of the video with what else is there (eq. 1-2)."""
@@ -328,6 +311,19 @@ class DualRepForImageClassification(DualRepPreTrainedModel):
         labels: Tensor | None = None,
         output_hidden_states: bool | None = None,
     ) -> ImageClassifierOutputWithNoAttention:
+        """Scores of the classes, and with `labels` the cross-entropy.
+
+        Args:
+            pixel_values: frames, (batch, channels, height, width).
+            labels: (batch,) int64, the true classes.
+            output_hidden_states: return the tower's feature maps too; None: as the configuration says.
+
+        Returns:
+            `logits` (batch, num_labels), whose softmax are the probabilities; `loss`, a scalar, with labels.
+
+        Raises:
+            ValueError: frames of another shape.
+        """
         features = self.image_model(pixel_values, output_hidden_states=output_hidden_states, return_dict=True)
         return _classify(self, features, labels)
 
@@ -359,6 +355,19 @@ class DualRepForVideoClassification(DualRepPreTrainedModel):
         labels: Tensor | None = None,
         output_hidden_states: bool | None = None,
     ) -> ImageClassifierOutputWithNoAttention:
+        """Scores of the classes, and with `labels` the cross-entropy.
+
+        Args:
+            pixel_values_videos: clips, (batch, frames, channels, height, width).
+            labels: (batch,) int64, the true classes.
+            output_hidden_states: return the tower's feature maps too; None: as the configuration says.
+
+        Returns:
+            `logits` (batch, num_labels), whose softmax are the probabilities; `loss`, a scalar, with labels.
+
+        Raises:
+            ValueError: clips of another shape.
+        """
         features = self.video_model(
             pixel_values_videos, output_hidden_states=output_hidden_states, return_dict=True
         )

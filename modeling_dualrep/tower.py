@@ -121,6 +121,7 @@ class CheckpointedLayer(GradientCheckpointingLayer):
     """
 
     def forward(self, hidden_states: Tensor) -> Tensor:
+        """What `compute` makes of (batch, channels, ...), run again in the backward pass if asked for."""
         if self.gradient_checkpointing and self.training and _in_backward_pass():
             with batch_norm_statistics_kept(self):
                 return self.compute(hidden_states)

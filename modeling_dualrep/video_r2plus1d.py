@@ -162,6 +162,20 @@ class DualRepVideoModel(DualRepTower):
     def forward(
         self, pixel_values_videos: Tensor, output_hidden_states: bool | None = None
     ) -> BaseModelOutputWithPoolingAndNoAttention:
+        """Features of clips.
+
+        Args:
+            pixel_values_videos: (batch, frames, channels, height, width), normalised as the video processor
+                does it.
+            output_hidden_states: return the output of every stage too; None: as the configuration says.
+
+        Returns:
+            `last_hidden_state` (batch, hidden_size, frames / 8, height / 16, width / 16) and its mean
+            `pooler_output` (batch, hidden_size).
+
+        Raises:
+            ValueError: another shape.
+        """
         check_shape(
             "pixel_values_videos",
             pixel_values_videos,

@@ -1,13 +1,20 @@
-"""A local stand-in for the Hub that serves folders as revisions of one dataset, for HF_ENDPOINT."""
+"""Local stand-ins for the Hub, for HF_ENDPOINT: `serve` serves folders as revisions of one dataset, and
+`HubStandIn` takes pushes.
+"""
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Lock, Thread
 from urllib.parse import unquote, urlsplit
+
+from hub_answers import HubHandler
+from hub_repositories import StoredRepository
 
 
 def commit_of(revision: str) -> str:
@@ -64,11 +71,18 @@ def serve(repository: str, revisions: dict[str, Path]) -> Iterator[str]:
             place = {"Content-Range": f"bytes {first}-{int(first) + len(part) - 1}/{len(content)}"}
             self.send(206, part, headers | place)
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever, daemon=True)
+    with _running(Handler) as port:
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def _running(handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
+    """A server of its own thread; yields its port."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield server.server_port
     finally:
         server.shutdown()
         server.server_close()
@@ -77,6 +91,7 @@ def serve(repository: str, revisions: dict[str, Path]) -> Iterator[str]:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # or every answer waits 40 ms for the acknowledgement of its headers
 
     def answer(self) -> None:
         raise NotImplementedError
@@ -106,3 +121,82 @@ def _entry(path: Path, root: Path) -> dict:
         "size": 0 if path.is_dir() else path.stat().st_size,
         "path": str(path.relative_to(root)),
     }
+
+
+@dataclass
+class Fault:
+    """What goes wrong with the next `times` requests that fit.
+
+    Args:
+        request: regular expression for `METHOD /path`.
+        times: how often.
+        kind: "request" drops the connection before the request is heard, "answer" drops it when it has been
+            acted upon, and a number answers with that status.
+        passes: requests that fit and are let through first.
+    """
+
+    request: str
+    times: int = 1
+    kind: str | int = "request"
+    passes: int = 0
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A request that was heard in full."""
+
+    method: str
+    path: str
+    body_bytes: int
+    authorized: bool
+
+
+class HubStandIn:
+    """As much of the Hub as a push and a load need.
+
+    Args:
+        writers: the user by token; may write to what is named after the user.
+        readers: the same, of tokens that may only read.
+        part_bytes: files by LFS above this size are sent in several parts.
+    """
+
+    def __init__(
+        self,
+        writers: dict[str, str],
+        readers: dict[str, str] | None = None,
+        part_bytes: int = 2**20,
+    ) -> None:
+        self.writers, self.readers, self.part_bytes = writers, readers or {}, part_bytes
+        self.repositories: dict[tuple[str, str], StoredRepository] = {}
+        self.objects: dict[str, bytes] = {}
+        self.parts: dict[tuple[str, int], bytes] = {}
+        self.faults: list[Fault] = []
+        self.heard: list[Heard] = []
+        self.lock = Lock()
+        self.port = 0
+
+    @contextmanager
+    def running(self) -> Iterator[str]:
+        """Yields the address to set HF_ENDPOINT to."""
+        with _running(type("Handler", (HubHandler,), {"hub": self})) as self.port:
+            yield f"http://127.0.0.1:{self.port}"
+
+    def fault(self, request: str) -> str | int | None:
+        """What is to go wrong with a request, if anything."""
+        with self.lock:
+            for each in self.faults:
+                if each.times and re.search(each.request, request):
+                    if each.passes:
+                        each.passes -= 1
+                        return None
+                    each.times -= 1
+                    return each.kind
+        return None
+
+    def hear(self, method: str, path: str, body_bytes: int, authorized: bool) -> None:
+        """Notes a request."""
+        self.heard.append(Heard(method, path, body_bytes, authorized))
+
+    def count(self, request: str) -> int:
+        """How many requests were heard that fit `METHOD /path`."""
+        return sum(bool(re.search(request, f"{each.method} {each.path}")) for each in self.heard)

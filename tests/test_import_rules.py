@@ -20,12 +20,18 @@ MAINS = (
     "train.demo",
     "train.clip_planes",
     "train.probe_speech",
+    "train.search",
+    "train.search_model",
+    "train.search_queries",
+    "train.search_recordings",
+    "train.prepare_clips_without_waveform",
 )
 
 # The first pattern that fits a module decides which of our modules it may import.
 ALLOWED: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("datasets_scripts.schema", ()),
     ("datasets_scripts*", ("datasets_scripts*",)),
+    ("hub_cards.push_dataset", ("hub_cards*", "datasets_scripts.privacy_check")),
     ("hub_cards*", ("hub_cards*",)),
     ("modeling_dualrep.configuration_dualrep", ()),
     ("modeling_dualrep.losses", ()),

@@ -1,10 +1,12 @@
 """Rows to triples: choice of frames, decoding, batches, and what goes wrong."""
 
 import random
+import shutil
 from itertools import islice, pairwise
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from clips_helpers import FRAME_SIZE, flac, make_row, tiny_processor, write_small_set
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from train.arguments import AugmentationArguments, SpeechAugmentationArguments
 from train.clip_order import ClipsError, SeededBatches
 from train.stored_rows import StoredRowsError
+from train.stored_sound import LogMels, StoredSound, TowerEmbeddings, encode_array
 from train.triples import (
     ClipKey,
     Triples,
@@ -217,6 +220,31 @@ def test_clips_without_usable_sound_are_masked_and_their_features_are_zero() -> 
     assert not batch["audio_mask"].any()
 
 
+@pytest.mark.parametrize(
+    ("sound", "stored", "shape"),
+    [
+        (LogMels(64), encode_array(np.ones((21, 64), dtype=np.float16)), (21, 64)),
+        (TowerEmbeddings(8, ""), [1.0] * 8, (8,)),
+    ],
+)
+def test_clips_without_waveforms_give_what_is_stored_of_their_sound(
+    sound: StoredSound, stored: object, shape: tuple[int, ...]
+) -> None:
+    rows = [make_row(name, "s", 0.0) for name in "abc"]
+    for row, kept in zip(rows, (stored, None, stored), strict=True):
+        del row["audio"]
+        row[sound.column] = kept
+    rows[2]["speech_fraction"] = 0.1
+    of_set = triples(sound=sound, minimum_speech_fraction=0.4, augmentation=UNCHANGED)
+    ((_, batch),) = gallery_batches(of_set, rows, 3)
+    assert batch["audio_mask"].tolist() == [True, False, False]
+    assert batch[sound.model_input].shape == (3, *shape)
+    assert (batch[sound.model_input][0] == 1).all() and (batch[sound.model_input][1:] == 0).all()
+    rows[0][sound.column] = b"nothing like an array" if sound.column == "log_mel" else [1.0]
+    with pytest.raises(ClipsError, match="Clip a cannot be used"):
+        of_set[0, rows[0]]
+
+
 def test_features_are_the_processor_s_own() -> None:
     row = make_row("a", "s", 0.0)
     ((_, batch),) = gallery_batches(triples(), [row], 1)
@@ -259,6 +287,14 @@ def test_what_is_not_there_is_said_with_what_is(clips: Path, tmp_path: Path) -> 
         open_clips(str(tmp_path / "empty"), "medium", "train")
     with pytest.raises(StoredRowsError, match=r"no folder here.*nowhere"):
         open_clips(str(tmp_path / "nowhere"), "medium", "train")
+
+
+def test_clips_that_store_no_sound_at_all_are_refused(clips: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(clips, tmp_path / "clips")
+    for path in folder.rglob("*.parquet"):
+        pq.write_table(pq.read_table(path).drop_columns("audio"), path)
+    with pytest.raises(StoredRowsError, match="no column audio, log_mel or audio_embedding"):
+        open_clips(str(folder), "medium", "train")
 
 
 def test_a_scan_on_both_sides_is_refused() -> None:

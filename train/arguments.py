@@ -182,6 +182,7 @@ class PretrainArguments:
             at the next log line.
         logging_steps: steps between two log lines.
         report_to: tracker of accelerate's: tensorboard, wandb, ..., or none.
+        push_to_hub: ORG/NAME on the Hub, where the finished model is published, in private.
         expected_processes: processes that are meant to train together, on all machines; the run refuses
             another number. Left out: any.
     """
@@ -230,6 +231,7 @@ class PretrainArguments:
     bad_steps_limit: int = 10
     logging_steps: int = 10
     report_to: str = "tensorboard"
+    push_to_hub: str | None = None
     expected_processes: int | None = None
 
     def __post_init__(self) -> None:

@@ -60,7 +60,14 @@ ARGUMENTS = {
     PLANE_CLIPS: FinetunePlanesArguments,
 }
 # Fields that say where things lie, or how a run is taken up, not what comes out.
-PLACES = ("output_dir", "overwrite_output_dir", "dataset", "dataloader_num_workers", "report_to")
+PLACES = (
+    "output_dir",
+    "overwrite_output_dir",
+    "dataset",
+    "dataloader_num_workers",
+    "report_to",
+    "push_to_hub",
+)
 PRETRAINING_PLACES = (*PLACES, "resume_from_checkpoint")
 FINETUNING_PLACES = (*PLACES, "model", "split_file")
 

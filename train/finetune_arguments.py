@@ -62,6 +62,7 @@ class FinetuneArguments:
         augmentation: how frames are varied in training.
         dataloader_num_workers: processes that vary frames; 0 does it in the training process.
         report_to: tracker of transformers: tensorboard, wandb, ..., or none.
+        push_to_hub: ORG/NAME on the Hub, where the finished model is published, in private.
         logging_steps: steps between two log lines.
         frame_memory: memory, or memory_map for sets that do not fit: a file beside output_dir while it runs.
     """
@@ -93,6 +94,7 @@ class FinetuneArguments:
     augmentation: AugmentationArguments = field(default_factory=AugmentationArguments)
     dataloader_num_workers: int = 0
     report_to: str = "none"
+    push_to_hub: str | None = None
     logging_steps: int = 50
     frame_memory: str = "memory"
 

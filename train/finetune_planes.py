@@ -17,11 +17,15 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from datasets_scripts.schema import PLANE_CLIPS_CONFIG, UNLABELLED
+from hub_cards.push import check_before_training, push_finished_run
+from hub_cards.push_errors import PushError
+from hub_cards.render import hub_id, write_card
 from modeling_dualrep.configuration_dualrep import DualRepConfig
 from modeling_dualrep.image_processing_dualrep import DualRepImageProcessor
 from modeling_dualrep.modeling_dualrep import DualRepForImageClassification, DualRepForVideoClassification
 from modeling_dualrep.video_processing_dualrep import DualRepVideoProcessor
 from train.arguments import ArgumentsError, help_text
+from train.data_facts import write_data_facts
 from train.finetune_arguments import FinetuneArguments, FinetunePlanesArguments, parse_finetune_arguments
 from train.finetuning import (
     choose_splits,
@@ -94,6 +98,7 @@ def main(command_line: list[str] | None = None) -> int:
         DivergedError,
         FrameSetError,
         PlaneResultsError,
+        PushError,
         ScanSplitError,
         StartingModelError,
     ) as error:
@@ -108,6 +113,8 @@ def finetune_planes(arguments: FinetunePlanesArguments, recipe_name: str) -> Non
     state = join_processes(arguments)
     if state.is_main_process:
         refuse_other_run(arguments, "fine-tuning")
+        if arguments.push_to_hub is not None:
+            check_before_training(arguments.push_to_hub, arguments.model)
     state.wait_for_everyone()
     config = starting_config(arguments.model, given_config_fields(arguments))
     processor = build_processor(arguments, config)
@@ -278,14 +285,18 @@ def finish(task: PlaneTask, model: PreTrainedModel, tested: list[SplitPrediction
             seed=arguments.seed,
             data_hash=data_hash(arguments.dataset, arguments.dataset_config),
         )
+        write_data_facts(aside, arguments.dataset, arguments.dataset_config)
         write_scan_splits(aside / "splits.json", task.splits)
         write_predictions(tested, names, aside / "predictions.parquet")
         save_confusion_matrix(labels, predicted, names, aside / PICTURES / "confusion_matrix.png")
         save_reliability(
             confidences, predicted == labels, calibration_text(metrics), aside / PICTURES / "reliability.png"
         )
+    write_card(Path(arguments.output_dir), base_model=hub_id(arguments.model))
     print(results_table(metrics, names))
-    print(f"Model of split 1, metrics.json, predictions and pictures: {arguments.output_dir}")
+    print(f"Model of split 1, metrics.json, card, predictions and pictures: {arguments.output_dir}")
+    if arguments.push_to_hub is not None:
+        print(push_finished_run(arguments.output_dir, arguments.push_to_hub, arguments.model))
 
 
 if __name__ == "__main__":

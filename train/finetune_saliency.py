@@ -18,9 +18,13 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from datasets_scripts.schema import SCAN_ID, TIME_S
+from hub_cards.push import check_before_training, push_finished_run
+from hub_cards.push_errors import PushError
+from hub_cards.render import hub_id, write_card
 from modeling_dualrep.image_processing_dualrep import DualRepImageProcessor
 from modeling_dualrep.modeling_dualrep import DualRepForSaliencyPrediction
 from train.arguments import ArgumentsError, help_text
+from train.data_facts import write_data_facts
 from train.finetune_arguments import FinetuneSaliencyArguments, parse_finetune_arguments
 from train.finetuning import (
     choose_splits,
@@ -68,6 +72,7 @@ ERRORS = (
     ScanSplitError,
     ScoreError,
     StartingModelError,
+    PushError,
 )
 
 
@@ -140,6 +145,8 @@ def finetune_saliency(arguments: FinetuneSaliencyArguments, recipe_name: str) ->
     state = join_processes(arguments)
     if state.is_main_process:
         refuse_other_run(arguments, "fine-tuning")
+        if arguments.push_to_hub is not None:
+            check_before_training(arguments.push_to_hub, arguments.model)
     state.wait_for_everyone()
     size = starting_config(arguments.model, given_config_fields(arguments)).image_config.image_size
     with decoded_frames(arguments, size) as decoded:
@@ -258,15 +265,19 @@ def finish(
             seed=arguments.seed,
             data_hash=data_hash(arguments.dataset, arguments.dataset_config),
         )
+        write_data_facts(aside, arguments.dataset, arguments.dataset_config)
         write_scan_splits(aside / "splits.json", task.splits)
         write_predictions(prediction_rows(task, results), aside / "predictions.parquet")
         save_saliency(picture_rows(task, results[0], random), aside / PICTURES / "saliency.png")
+    write_card(Path(arguments.output_dir), base_model=hub_id(arguments.model))
     print(f"Mean over {len(results)} splits (standard deviation):")
     print(results_table(metrics, GROUPS))
     left_out = sum((result.scores.left_out for result in results), Counter())
     for reason, frames in left_out.items():
         print(f"Left out of a mean, {frames} test frames without {reason}.")
-    print(f"Model of split 1, metrics.json, predictions and picture: {arguments.output_dir}")
+    print(f"Model of split 1, metrics.json, card, predictions and picture: {arguments.output_dir}")
+    if arguments.push_to_hub is not None:
+        print(push_finished_run(arguments.output_dir, arguments.push_to_hub, arguments.model))
 
 
 def all_metrics(results: list[SplitResult], random: SplitResult | None) -> dict[str, float]:

@@ -2,10 +2,9 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import yaml
 from transformers import PreTrainedModel, ProcessorMixin
@@ -14,7 +13,7 @@ from train.arguments import ArgumentsError, PretrainArguments
 from train.checkpoint import saved_steps
 from train.evaluation import GalleryEmbeddings
 from train.finetune_arguments import FinetuneArguments
-from train.metrics_file import read_metrics, write_metrics
+from train.metrics_file import write_metrics
 from train.pictures import save_embedding_map, save_loss_curves, save_similarity_matrix
 
 RECIPE_FILE = "recipe.yaml"
@@ -30,6 +29,7 @@ FREE_FIELDS = (
     "resume_from_checkpoint",
     "dataloader_num_workers",
     "report_to",
+    "push_to_hub",
     "expected_processes",
     "bad_steps_limit",
     "checkpoints_total_limit",
@@ -102,9 +102,8 @@ def write_model_folder(
     groups: Sequence[str],
     recipe_name: str,
     data_hash: str,
-    render_card: Callable[[dict[str, Any], str], object],
 ) -> None:
-    """Writes what a pretraining run leaves.
+    """Writes what a pretraining run leaves, but for the card, which is made of it.
 
     Args:
         arguments: the run.
@@ -113,9 +112,8 @@ def write_model_folder(
         history: logged losses.
         gallery: embeddings of the held-out clips, if there are any.
         groups: (clips of the gallery,) what each shows, to order and colour the pictures by.
-        recipe_name: for metrics.json and the card.
+        recipe_name: for metrics.json.
         data_hash: of the clips.
-        render_card: makes the card of the contents of metrics.json and the model's name.
     """
     folder = Path(arguments.output_dir)
     with written_aside(folder) as aside:
@@ -124,8 +122,6 @@ def write_model_folder(
         write_metrics(
             aside / METRICS_FILE, metrics, recipe=recipe_name, seed=arguments.seed, data_hash=data_hash
         )
-        card = render_card(read_metrics(aside / METRICS_FILE), folder.resolve().name)
-        (aside / "README.md").write_text(str(card), encoding="utf-8")
         write_pictures(aside / PICTURES, history, gallery, groups)
 
 

@@ -21,7 +21,9 @@ from accelerate.utils import ProjectConfiguration, set_seed
 from tqdm import tqdm
 
 from datasets_scripts.schema import SCAN_ID
-from hub_cards.render import render_model_card
+from hub_cards.push import check_before_training, push_finished_run
+from hub_cards.push_errors import PushError
+from hub_cards.render import write_card
 from modeling_dualrep.audio_cnn14 import DualRepAudioModel
 from modeling_dualrep.configuration_dualrep import DualRepConfig
 from modeling_dualrep.convert_weights import load_tower_weights
@@ -48,6 +50,7 @@ from train.checkpoint import (
 from train.clip_order import ScanGroups, ScanLimit, SeededBatches
 from train.cpu_cores import use_free_cores
 from train.cpu_memory import keep_freed_memory
+from train.data_facts import write_data_facts
 from train.evaluation import GalleryEmbeddings, embed_gallery, measure
 from train.interruption import EXIT_STATUS, RunInterruptedError, leave_notices_to_trainer
 from train.loop import DivergedError, train
@@ -66,6 +69,7 @@ from train.speech_pretraining import (
     teach_words,
 )
 from train.stored_rows import StoredRowsError, data_hash, split_names
+from train.stored_sound import StoredSound, TowerEmbeddings, encoded_sound
 from train.training_run import TrainingRun, prepare_run
 from train.triples import (
     ClipKey,
@@ -92,11 +96,15 @@ class Clips:
         order: the training clips, in the order that the seed gives them.
         gallery: undecoded rows of held-out clips; none where there are fewer than two to search among.
         hash: of the whole set.
+        dataset: the set, as `open_clips` takes it.
+        sound: how they keep it, where not as waveforms.
     """
 
     order: SeededBatches
     gallery: list[Row]
     hash: str
+    dataset: str
+    sound: StoredSound | None = None
 
 
 def main() -> int:
@@ -107,7 +115,7 @@ def main() -> int:
     try:
         recipe = sys.argv[1] if len(sys.argv) > 1 and not sys.argv[1].startswith("--") else DEMO_RECIPE
         pretrain(parse_arguments(sys.argv[1:], DEMO_RECIPE), Path(recipe).stem)
-    except (ArgumentsError, CheckpointError, StoredRowsError, DivergedError) as error:
+    except (ArgumentsError, CheckpointError, StoredRowsError, DivergedError, PushError) as error:
         print(f"pretrain.py: {error}", file=sys.stderr)
         return 2
     except RunInterruptedError as error:
@@ -122,16 +130,20 @@ def pretrain(arguments: PretrainArguments, recipe_name: str) -> None:
     arguments, checkpoint = resumed_checkpoint(accelerator, arguments)
     if accelerator.is_main_process:
         check_output_dir(arguments)
+        if arguments.push_to_hub is not None:
+            check_before_training(arguments.push_to_hub)
         remove_leftovers(Path(arguments.output_dir) / CHECKPOINTS)
     accelerator.wait_for_everyone()
     config = arguments.model_config()
-    clips = find_clips(accelerator, arguments)
+    clips = find_clips(accelerator, arguments, config)
     description = describe_run(config, data_order(accelerator, arguments, clips))
     if checkpoint is not None:
         check_checkpoint(checkpoint, description)
     set_seed(arguments.seed)
     processor = build_processor(config)
     model = build_model(arguments, config, processor, is_new=checkpoint is None)
+    if isinstance(clips.sound, TowerEmbeddings):
+        accelerator.print(clips.sound.set_tower_aside(model.audio_model))
     max_steps = arguments.max_steps or arguments.num_train_epochs * clips.order.batches_per_epoch
     run = prepare_run(accelerator, arguments, model, max_steps)
     if checkpoint is not None:
@@ -186,18 +198,20 @@ def resumed_checkpoint(
     return (arguments if checkpoint else replace(arguments, resume_from_checkpoint=None)), checkpoint
 
 
-def find_clips(accelerator: Accelerator, arguments: PretrainArguments) -> Clips:
+def find_clips(accelerator: Accelerator, arguments: PretrainArguments, model: DualRepConfig) -> Clips:
     """The clips of the run, made first where the recipe simulates them; checks that there are enough."""
     with accelerator.main_process_first():
         dataset = arguments.dataset or make_dataset(arguments)
     config = arguments.dataset_config
+    rows = open_clips(dataset, config, "train")
+    sound = encoded_sound(arguments, dataset, list(rows.features), model)
     training = list_clips(dataset, config, "train")
     held_out = (
         list_clips(dataset, config, "validation") if "validation" in split_names(dataset, config) else []
     )
     check_splits(training, held_out)
     order = SeededBatches(
-        open_clips(dataset, config, "train"),
+        rows,
         len(training),
         arguments.per_device_train_batch_size,
         arguments.seed,
@@ -206,7 +220,8 @@ def find_clips(accelerator: Accelerator, arguments: PretrainArguments) -> Clips:
         world_size=accelerator.num_processes,
         composition=batch_composition(arguments, dataset, training),
     )
-    return Clips(order, read_gallery(accelerator, arguments, dataset, held_out), data_hash(dataset, config))
+    gallery = read_gallery(accelerator, arguments, dataset, held_out)
+    return Clips(order, gallery, data_hash(dataset, config), dataset, sound)
 
 
 def batch_composition(
@@ -326,7 +341,8 @@ def train_and_embed(
     arguments, accelerator = run.arguments, run.accelerator
     model = accelerator.unwrap_model(run.model)
     in_training, held_out = (
-        build_triples(arguments, model.config, processor, augmented) for augmented in (True, False)
+        build_triples(arguments, model.config, processor, augmented, clips.sound)
+        for augmented in (True, False)
     )
 
     def embed() -> GalleryEmbeddings:
@@ -356,9 +372,13 @@ def train_and_embed(
 
 
 def build_triples(
-    arguments: PretrainArguments, config: DualRepConfig, processor: DualRepProcessor, augmented: bool
+    arguments: PretrainArguments,
+    config: DualRepConfig,
+    processor: DualRepProcessor,
+    augmented: bool,
+    sound: StoredSound | None = None,
 ) -> Triples:
-    """How rows become triples, in training or for evaluation."""
+    """How rows become triples, in training or for evaluation; without `sound`, they hold waveforms."""
     return Triples(
         processor,
         config.num_frames,
@@ -372,6 +392,7 @@ def build_triples(
         use_image=config.use_image,
         keep_in_memory=arguments.keep_clips_in_memory,
         near_duplicate_seconds=arguments.near_duplicate_seconds if augmented else None,
+        sound=sound,
     )
 
 
@@ -406,11 +427,14 @@ def finish(
         groups,
         recipe_name,
         clips.hash,
-        render_model_card,
     )
+    write_data_facts(Path(arguments.output_dir), clips.dataset, arguments.dataset_config)
+    write_card(Path(arguments.output_dir))
     if gallery is not None:
         print(results_text(metrics, len({row[SCAN_ID] for row in clips.gallery})))
     print(f"Model, card, metrics.json and pictures: {arguments.output_dir}")
+    if arguments.push_to_hub is not None:
+        print(push_finished_run(arguments.output_dir, arguments.push_to_hub))
 
 
 def control_metrics(run: TrainingRun, processor: DualRepProcessor, rows: list[Row]) -> dict[str, float]:

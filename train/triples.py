@@ -18,7 +18,6 @@ import soundfile
 import torch
 from datasets import IterableDataset
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 from torchvision.io import decode_image
 from transformers import BatchFeature, ProcessorMixin
@@ -29,6 +28,7 @@ from datasets_scripts.schema import (
     FRAMES,
     SAMPLING_RATE_HZ,
     SCAN_ID,
+    SOUND_COLUMNS,
     SPEECH_FRACTION,
     START_S,
     clips_features,
@@ -37,8 +37,8 @@ from train.arguments import AugmentationArguments, SpeechAugmentationArguments
 from train.augmentation import augment_frames
 from train.clip_order import ClipsError, SeededBatches
 from train.pixels import PixelStatistics
-from train.speech_augmentation import vary_log_mel
-from train.stored_rows import Row, open_rows
+from train.stored_rows import Row, StoredRowsError, open_rows
+from train.stored_sound import Spectrograms, StoredSound
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ def open_clips(
     """One split's rows as a stream, images and sound left encoded.
 
     Args:
-        dataset: folder that `prepare_clips` wrote, its URL, or id of a dataset on the Hub.
+        dataset: folder that `prepare_clips` or `prepare_clips_without_waveform` wrote, its URL, or id of a
+            dataset on the Hub.
         config: medium, large, or any other clip length the dataset holds.
         split: train or validation.
         columns: read these alone; None reads all.
@@ -64,7 +65,16 @@ def open_clips(
     Raises:
         StoredRowsError: no such dataset, configuration, split or column, with what there is.
     """
-    return open_rows(dataset, config, split, columns or list(clips_features()), select=columns is not None)
+    if columns is not None:
+        return open_rows(dataset, config, split, columns, select=True)
+    rows = open_rows(dataset, config, split, [name for name in clips_features() if name != AUDIO])
+    if not set(SOUND_COLUMNS) & set(rows.features):
+        raise StoredRowsError(
+            f"The rows of {config!r} in {dataset!r} have no column {', '.join(SOUND_COLUMNS[:-1])} or "
+            f"{SOUND_COLUMNS[-1]}: write them with `python -m datasets_scripts.prepare_clips`, or with "
+            "train.prepare_clips_without_waveform."
+        )
+    return rows
 
 
 def list_clips(dataset: str, config: str, split: str) -> list[ClipKey]:
@@ -141,6 +151,20 @@ def check_splits(training: Sequence[ClipKey], held_out: Sequence[ClipKey]) -> No
         )
 
 
+class Waveforms(Spectrograms):
+    """Waveforms, of which the processor makes the log-mels."""
+
+    column = AUDIO
+
+    def __init__(self, processor: ProcessorMixin) -> None:
+        self.processor = processor
+        self.width = processor.feature_extractor.feature_size
+
+    def read(self, stored: dict[str, Any]) -> Tensor | None:
+        """float32 (time, mel) in dB of a clip's FLAC; None for digital silence."""
+        return log_mel(self.processor, decode_audio(stored))
+
+
 class Triples(Dataset):
     """Decodes rows: `triples[epoch, row]` is what the model sees of the clip in that epoch.
 
@@ -156,6 +180,7 @@ class Triples(Dataset):
         keep_in_memory: keep what was decoded for the next epoch.
         near_duplicate_seconds: clips of one scan that start in the same window of this length are one group,
             whose clips do not count as negatives of each other; None: there are no groups.
+        sound: how the rows keep it; None: as waveforms.
     """
 
     def __init__(
@@ -172,6 +197,7 @@ class Triples(Dataset):
         use_image: bool = True,
         keep_in_memory: bool = False,
         near_duplicate_seconds: float | None = None,
+        sound: StoredSound | None = None,
     ) -> None:
         self.processor = processor
         self.num_frames = num_frames
@@ -184,8 +210,9 @@ class Triples(Dataset):
         self.use_audio = use_audio
         self.use_image = use_image
         self.kept_frames: dict[str, Tensor] | None = {} if keep_in_memory else None
-        self.kept_features: dict[str, Tensor | None] | None = {} if keep_in_memory else None
+        self.kept_sound: dict[str, Tensor | None] | None = {} if keep_in_memory else None
         self.near_duplicate_seconds = near_duplicate_seconds
+        self.sound = sound or Waveforms(processor)
         self.statistics = PixelStatistics(
             processor.image_processor.image_mean, processor.image_processor.image_std
         )
@@ -200,12 +227,12 @@ class Triples(Dataset):
             if draw:
                 video = augment_frames(video, self.video_size, self.augmentation, draw)
                 image = augment_frames(image, self.image_size, self.augmentation, draw)
-            features = self._features(row)
-            if draw and self.speech_augmentation and features is not None:
-                features = vary_log_mel(features, self.speech_augmentation, draw)
+            sound = self._sound(row)
+            if draw and self.speech_augmentation and sound is not None:
+                sound = self.sound.vary(sound, self.speech_augmentation, draw)
         except (ValueError, RuntimeError) as error:
             raise ClipsError(f"Clip {row[CLIP_ID]} cannot be used: {error}. Cut the clips anew.") from error
-        triple = {"clip_id": row[CLIP_ID], "video": video, "image": image[0], "input_features": features}
+        triple = {"clip_id": row[CLIP_ID], "video": video, "image": image[0], self.sound.model_input: sound}
         if self.near_duplicate_seconds is not None:
             triple["clip_group"] = clip_group(row[SCAN_ID], row[START_S], self.near_duplicate_seconds)
         return triple
@@ -217,18 +244,18 @@ class Triples(Dataset):
             self.kept_frames[row[CLIP_ID]] = decode_frames(row[FRAMES])
         return self.kept_frames[row[CLIP_ID]][indices]
 
-    def _features(self, row: Row) -> Tensor | None:
-        if self.kept_features is None:
-            return self._log_mel(row)
-        if row[CLIP_ID] not in self.kept_features:
-            self.kept_features[row[CLIP_ID]] = self._log_mel(row)
-        return self.kept_features[row[CLIP_ID]]
+    def _sound(self, row: Row) -> Tensor | None:
+        if self.kept_sound is None:
+            return self._read_sound(row)
+        if row[CLIP_ID] not in self.kept_sound:
+            self.kept_sound[row[CLIP_ID]] = self._read_sound(row)
+        return self.kept_sound[row[CLIP_ID]]
 
-    def _log_mel(self, row: Row) -> Tensor | None:
-        is_usable = row[AUDIO] is not None and row[SPEECH_FRACTION] >= self.minimum_speech_fraction
-        if not (self.use_audio and is_usable):
+    def _read_sound(self, row: Row) -> Tensor | None:
+        if not self.use_audio or row[SPEECH_FRACTION] < self.minimum_speech_fraction:
             return None
-        return log_mel(self.processor, decode_audio(row[AUDIO]))
+        stored = row[self.sound.column]
+        return None if stored is None else self.sound.read(stored)
 
     def collate(self, triples: list[dict[str, Any]]) -> tuple[list[str], BatchFeature]:
         """The ids of the clips and a batch: for the model as it is, or, of varied clips, after
@@ -238,11 +265,9 @@ class Triples(Dataset):
         if self.near_duplicate_seconds is not None:
             batch["clip_groups"] = torch.tensor([triple["clip_group"] for triple in triples])
         if self.use_audio:
-            features = [triple["input_features"] for triple in triples]
-            batch["audio_mask"] = torch.tensor([of_clip is not None for of_clip in features])
-            silent = torch.zeros(1, self.processor.feature_extractor.feature_size)
-            padded = [silent if of_clip is None else of_clip for of_clip in features]
-            batch["input_features"] = pad_sequence(padded, batch_first=True)
+            sounds = [triple[self.sound.model_input] for triple in triples]
+            batch["audio_mask"] = torch.tensor([of_clip is not None for of_clip in sounds])
+            batch[self.sound.model_input] = self.sound.batch(sounds)
         return [triple["clip_id"] for triple in triples], batch
 
     def _pixel_values(self, triples: list[dict[str, Any]]) -> BatchFeature:
