@@ -327,7 +327,7 @@ def test_what_cannot_be_exported_is_told(
     (tmp_path / "old" / "image.json").write_text("{}")
     assert "--overwrite true" in said(str(model), str(tmp_path / "old"))
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    assert "uv pip install onnx" in said(str(model), str(tmp_path / "out"), "--tower", "image")
+    assert "uv sync --group export" in said(str(model), str(tmp_path / "out"), "--tower", "image")
     assert not (tmp_path / "out").exists()
 
 
