@@ -1,17 +1,24 @@
-"""What stored pictures and FLAC files say beside their pixels and samples."""
+"""What stored pictures, FLAC files and NumPy arrays say beside their pixels, samples and numbers."""
 
 import io
 import re
 import warnings
 from collections.abc import Iterator
 
+import numpy as np
 from PIL import Image
+
+NUMPY_MAGIC = b"\x93NUMPY"
 
 
 def metadata_texts(raw: bytes) -> list[str] | None:
-    """What the metadata of a picture or a FLAC file say; None where the bytes are neither, or damaged."""
+    """What the metadata of a picture, a FLAC file or a NumPy file of numbers say; None of anything else, and
+    of what is damaged.
+    """
     if raw.startswith(b"fLaC"):
         return [text for block in _flac_blocks(raw) for text in _decoded(block)]
+    if raw.startswith(NUMPY_MAGIC):
+        return _numpy_texts(raw)
     try:
         with warnings.catch_warnings(), Image.open(io.BytesIO(raw)) as image:
             warnings.simplefilter("ignore")
@@ -31,6 +38,19 @@ def _picture_metadata(image: Image.Image, raw: bytes) -> list:
         values.append(image.text)  # It reads on to the end, for text may follow the pixels.
     exif = image.getexif()
     return [*values, image.info, dict(exif), *(exif.get_ifd(number) for number in (0x8769, 0x8825))]
+
+
+def _numpy_texts(raw: bytes) -> list[str] | None:
+    """The header and what follows the numbers of a NumPy file; None where it holds anything but numbers."""
+    file = io.BytesIO(raw)
+    try:
+        array = np.load(file, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    if array.dtype.kind not in "iuf":
+        return None
+    header = raw[len(NUMPY_MAGIC) : file.tell() - array.nbytes]
+    return [*_decoded(header), *_decoded(raw[file.tell() :])]
 
 
 def _flac_blocks(raw: bytes) -> Iterator[bytes]:

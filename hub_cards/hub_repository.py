@@ -14,6 +14,7 @@ from huggingface_hub.utils import validate_repo_id
 from huggingface_hub.utils.sha import git_hash
 
 from hub_cards.push_errors import PushError, may_pass, told_in_sentences, without_credentials
+from hub_cards.xet import lfs_where_no_xet
 
 TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 OF_THE_HUB = (".gitattributes",)
@@ -195,12 +196,13 @@ class _Push:
         """Everything in one commit; its name."""
         operations = [CommitOperationAdd(path, self._files[path]) for path in sent]
         operations += [CommitOperationDelete(path) for path in removed]
-        return self._api.create_commit(
-            **self._repo,
-            operations=operations,
-            commit_message=self._message,
-            parent_commit=state.head,
-        ).oid
+        with lfs_where_no_xet(self._api, **self._repo):
+            return self._api.create_commit(
+                **self._repo,
+                operations=operations,
+                commit_message=self._message,
+                parent_commit=state.head,
+            ).oid
 
 
 def _read_state(api: HfApi, repo: dict[str, str]) -> HubState | None:

@@ -16,8 +16,9 @@ from huggingface_hub.utils import validate_repo_id
 from transformers.dynamic_module_utils import get_relative_import_files
 
 from hub_cards.card_facts import CONFIG_FILE, DATA_FILE, METRICS_FILE, PICTURES, RECIPE_FILE, CardError
+from hub_cards.machine_names import check_measured, check_names, texts_in
 from hub_cards.push_errors import PushError, one_line
-from hub_cards.render import CARD_FILE, NO_ID, render_card
+from hub_cards.render import CARD_FILE, NO_ID, present_base_model, render_card
 from hub_cards.weights_check import check_weights, weight_files
 
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
@@ -30,6 +31,7 @@ OURS = re.compile(
 # What a recipe's `model` may be besides a model of ours.
 OTHER_STARTS = ("random", "imagenet")
 WHOLE_PATH = re.compile(r"/.|~/|\\\\|[A-Za-z]:[\\/]")
+URL = re.compile(r"(?!hf:)[a-z][a-z0-9+.-]*://")
 PATH_IN_TEXT = re.compile(r"(?<![\w/.:<>)\]}~-])(?:~?(?:/[\w.@+-]+){2,}|[A-Za-z]:\\\w+)")
 
 
@@ -50,22 +52,28 @@ def model_files(folder: Path, repo_id: str, base_model: str | None = None) -> di
         raise PushError(f"{folder} is no folder: give the folder that a run left.")
     config = read_config(folder)
     weights = weight_files(folder)
-    names = [CONFIG_FILE, METRICS_FILE, *processor_files(folder)]
-    names += [DATA_FILE] if (folder / DATA_FILE).is_file() else []
-    contents = {name: read_json(folder / name) for name in names}
-    for name, content in contents.items():
+    stored = stored_json(folder)
+    check_measured(folder / METRICS_FILE, stored[METRICS_FILE])
+    texts = {CARD_FILE: card_text(folder, config, repo_id, base_model)}
+    if (folder / RECIPE_FILE).is_file():
+        texts[RECIPE_FILE] = portable_recipe(folder / RECIPE_FILE)
+    for name, content in (stored | texts).items():
         check_paths(folder / name, content)
-    card = card_text(folder, config, repo_id, base_model)
+        check_names(folder / name, content, stored[METRICS_FILE]["machine"])
     for name in weights:
         if name.endswith(".safetensors"):
             check_weights(folder / name)
-    files: dict[str, Path | bytes] = {name: folder / name for name in [*names, *weights]}
-    files |= {name: folder / name for name in code_files(folder, contents)}
+    names = [*stored, *weights, *code_files(folder, stored)]
+    files: dict[str, Path | bytes] = {name: folder / name for name in names}
     files |= {f"{PICTURES}/{path.name}": path for path in pictures(folder)}
-    files[CARD_FILE] = card.encode("utf-8")
-    if (folder / RECIPE_FILE).is_file():
-        files[RECIPE_FILE] = portable_recipe(folder / RECIPE_FILE).encode("utf-8")
-    return files
+    return files | {name: text.encode("utf-8") for name, text in texts.items()}
+
+
+def stored_json(folder: Path) -> dict[str, dict[str, Any]]:
+    """What the JSON files that are published of a run hold."""
+    names = [CONFIG_FILE, METRICS_FILE, *processor_files(folder)]
+    names += [DATA_FILE] if (folder / DATA_FILE).is_file() else []
+    return {name: read_json(folder / name) for name in names}
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -135,18 +143,20 @@ def card_text(folder: Path, config: dict[str, Any], repo_id: str, base_model: st
     """The card as it is published: with a licence, the name of this repository, and a task model's base.
 
     Raises:
-        PushError: there is no card, it names no licence or a folder of this machine, or a task model's base
-            is no repository of the Hub.
+        PushError: no card can be made, it names no licence, or a task model's base is no repository of the
+            Hub.
     """
     path = folder / CARD_FILE
-    card = read_card(path, repo_id) if path.is_file() else new_card(folder, repo_id, base_model)
+    if path.is_file() and not is_as_rendered(folder):
+        card = read_card(path, repo_id)
+    else:
+        card = new_card(folder, repo_id, base_model or present_base_model(folder))
     if not card.data.license:
         raise PushError(f"{path} names no licence: add a line like `license: apache-2.0` to its metadata.")
     if base_model is not None and card.data.base_model != base_model:
         card.data.base_model = base_model
     if is_fine_tuned(folder, config):
         check_base_model(path, card.data.base_model)
-    check_paths(path, card.content)
     return card.content
 
 
@@ -160,8 +170,17 @@ def read_card(path: Path, repo_id: str) -> ModelCard:
         ) from error
 
 
+def is_as_rendered(folder: Path) -> bool:
+    """Whether nobody edited the card since it was made: it is then made anew, for its name on the Hub."""
+    try:
+        made = render_card(folder, base_model=present_base_model(folder))
+    except (ValueError, KeyError, yaml.YAMLError):  # no card can be made of these files, so it was not
+        return False
+    return (folder / CARD_FILE).read_text(encoding="utf-8") == str(made)
+
+
 def new_card(folder: Path, repo_id: str, base_model: str | None) -> ModelCard:
-    """The card of a run that left none; PushError where none can be made of its files."""
+    """The card, made for its name on the Hub; PushError where none can be made of the run's files."""
     try:
         return render_card(folder, repo_id, base_model)
     except CardError as error:
@@ -198,22 +217,14 @@ def check_paths(path: Path, content: Any) -> None:
 
 
 def _absolute_paths(content: Any) -> Iterator[str]:
-    if isinstance(content, dict):
-        for key, value in content.items():
-            yield from _absolute_paths(key)
-            yield from _absolute_paths(value)
-    elif isinstance(content, list):
-        for each in content:
-            yield from _absolute_paths(each)
-    elif isinstance(content, str):
-        whole = WHOLE_PATH.match(content) and "\n" not in content
-        yield from [content] if whole else (match.group() for match in PATH_IN_TEXT.finditer(content))
+    for text in texts_in(content):
+        whole = WHOLE_PATH.match(text) and "\n" not in text
+        yield from [text] if whole else (match.group() for match in PATH_IN_TEXT.finditer(text))
 
 
 def portable_recipe(path: Path) -> str:
-    """The recipe with the last name alone of every place on this machine."""
+    """The recipe with the last name alone of every place on this machine, and of addresses not on the Hub."""
     portable = _last_names(read_recipe(path))
-    check_paths(path, portable)
     return yaml.safe_dump(portable, sort_keys=False, allow_unicode=True)
 
 
@@ -233,6 +244,6 @@ def _last_names(content: Any) -> Any:
         return {key: _last_names(value) for key, value in content.items()}
     if isinstance(content, list):
         return [_last_names(each) for each in content]
-    if isinstance(content, str) and WHOLE_PATH.match(content):
+    if isinstance(content, str) and (WHOLE_PATH.match(content) or URL.match(content)):
         return PureWindowsPath(content).name  # takes both kinds of slash
     return content

@@ -44,11 +44,9 @@ def sentence(error: Exception, repo_id: str) -> str:
     if isinstance(cause, HfHubHTTPError):
         return _refusal(cause, repo_id, hub)
     if isinstance(cause, HTTPError | ConnectionError | TimeoutError):
-        # What fails in hf_xet, a hub without Xet among it, comes as a plain ConnectionError.
+        # What fails in hf_xet comes as a plain ConnectionError.
         xet = (
-            ""
-            if isinstance(cause, HTTPError)
-            else " A hub without the Xet protocol wants HF_HUB_DISABLE_XET=1."
+            "" if isinstance(cause, HTTPError) else " If Xet's servers are blocked, set HF_HUB_DISABLE_XET=1."
         )
         return f"{hub} cannot be reached, or broke the connection ({type(cause).__name__}). {GO_ON}{xet}"
     return f"{repo_id} could not be pushed: {cause}"

@@ -106,7 +106,7 @@ def run_child(
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("HF_", "PYTHON"))
     }
-    environment |= {"HF_ENDPOINT": address, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", **settings}
+    environment |= {"HF_ENDPOINT": address, "HF_HOME": str(home), **settings}
     if token is not None:
         environment["HF_TOKEN"] = token
     return subprocess.run(

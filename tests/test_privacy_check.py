@@ -337,6 +337,19 @@ def test_a_picture_without_text_says_nothing():
     assert metadata_texts(b"none") is None
 
 
+def test_arrays_of_numbers_are_read_to_their_end_and_others_refused():
+    def stored(array):
+        file = io.BytesIO()
+        np.save(file, array)
+        return file.getvalue()
+
+    numbers = stored(np.zeros((3, 4), dtype=np.float16))
+    assert not any("Jane" in text for text in metadata_texts(numbers))
+    assert any("Jane Roe" in text for text in metadata_texts(numbers + b"Jane Roe"))
+    assert metadata_texts(stored(np.array(["Jane Roe"]))) is None
+    assert metadata_texts(numbers[:-2]) is None
+
+
 # What its form gives away.
 
 

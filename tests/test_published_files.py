@@ -6,12 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
+from card_folders import write_image_planes, write_saliency
 from hub_helpers import write_run
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 
 from hub_cards.published_files import model_files
 from hub_cards.push_errors import PushError
+from hub_cards.render import render_card, write_card
 
 NAME = "me/tiny"
 
@@ -68,6 +71,13 @@ REFUSED = {
     "no metrics": (remove("metrics.json"), r"There is no .*metrics\.json"),
     "metrics with a path": (change_json("metrics.json", recipe="/home/me/a.yaml"), "names /home/me/a.yaml"),
     "path in a dict": (change_json("metrics.json", machine={"cpu": "at /srv/data/x"}), "names /srv/data/x"),
+    "metrics with a host": (change_json("metrics.json", recipe="on node1.lan"), r"names node1\.lan, a host"),
+    "a field for a host": (change_json("metrics.json", host="x"), "host is missing or more than"),
+    "recipe with a password": (write("recipe.yaml", "a: at s3://me:key@x/y"), "names s3://me:key@x"),
+    "card with a file's address": (
+        write("README.md", "---\nlicense: mit\n---\nsee file:///home/me"),
+        "names file:///home/me",
+    ),
     "Windows path": (change_json("metrics.json", recipe="C:\\Users\\me"), r"names C:\\Users\\me"),
     "damaged metrics": (write("metrics.json", "{"), "is no JSON"),
     "metrics of no fields": (write("metrics.json", "[]"), "holds no fields"),
@@ -101,3 +111,45 @@ def test_a_card_is_made_where_the_run_left_none(run: Path, monkeypatch: pytest.M
     monkeypatch.setattr("hub_cards.published_files.render_card", render)
     assert b"# Made" in model_files(run, NAME)["README.md"]
     assert asked == [(run, NAME, None)]
+
+
+@pytest.mark.parametrize("write_folder", [write_image_planes, write_saliency])
+def test_a_card_that_nobody_edited_is_made_for_its_name(
+    write_folder: Callable[..., Path], tmp_path: Path
+) -> None:
+    """The card of a run knows neither its name on the Hub nor that of its base."""
+    folder = write_folder(tmp_path / "run")
+    recipe = yaml.safe_load((folder / "recipe.yaml").read_text())
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe | {"model": "runs/base"}))
+    write_card(folder)
+    made = model_files(folder, "me/task", "me/base")["README.md"].decode()
+    assert made == str(render_card(folder, "me/task", "me/base"))
+    assert "It started from [me/base]" in made and "# task" in made
+    write_card(folder, base_model="me/base")
+    assert model_files(folder, "me/task")["README.md"].decode() == made
+
+
+def test_a_card_that_somebody_edited_is_kept(tmp_path: Path) -> None:
+    folder = write_image_planes(tmp_path / "run")
+    path = write_card(folder)
+    path.write_text(path.read_text() + "\nSeen by us.\n")
+    card = model_files(folder, "me/task")["README.md"].decode()
+    assert card.endswith("Seen by us.\n") and 'model="me/task"' in card and "# run" in card
+
+
+def test_a_recipe_keeps_the_last_name_of_a_place(run: Path) -> None:
+    recipe = {
+        "dataset": "s3://bucket/of/scans",
+        "also": "file:///home/me/scans",
+        "more": ["https://hub.example.org/x/scans", "hf://datasets/org/clips@v1"],
+        "model": "org/base",
+        "output_dir": "/home/me/runs/tiny",
+    }
+    (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    assert yaml.safe_load(model_files(run, NAME)["recipe.yaml"]) == {
+        "dataset": "scans",
+        "also": "scans",
+        "more": ["scans", "hf://datasets/org/clips@v1"],
+        "model": "org/base",
+        "output_dir": "tiny",
+    }
