@@ -23,6 +23,8 @@ from hub_cards.weights_check import check_weights, weight_files
 
 PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json")
 PICTURE_KINDS = (".png", ".jpg")
+# They show frames of scans, and so are sent only where that is asked for.
+FRAME_PICTURES = ("saliency.png",)
 # What a repository of ours may hold, so that another's is not written over.
 OURS = re.compile(
     rf"{CARD_FILE}|{CONFIG_FILE}|{METRICS_FILE}|{RECIPE_FILE}|{DATA_FILE}|{'|'.join(PROCESSOR_FILES)}|\w+\.py"
@@ -35,7 +37,9 @@ URL = re.compile(r"(?!hf:)[a-z][a-z0-9+.-]*://")
 PATH_IN_TEXT = re.compile(r"(?<![\w/.:<>)\]}~-])(?:~?(?:/[\w.@+-]+){2,}|[A-Za-z]:\\\w+)")
 
 
-def model_files(folder: Path, repo_id: str, base_model: str | None = None) -> dict[str, Path | bytes]:
+def model_files(
+    folder: Path, repo_id: str, base_model: str | None = None, with_frames: bool = False
+) -> dict[str, Path | bytes]:
     """What is published of a run's folder: files, or their bytes where these differ from the file's.
 
     Args:
@@ -43,6 +47,7 @@ def model_files(folder: Path, repo_id: str, base_model: str | None = None) -> di
         repo_id: where it goes, for the snippets of the card.
         base_model: the repository of the model that a task model was fine-tuned from; None where the card
             names it.
+        with_frames: pictures that show frames of scans too.
 
     Raises:
         PushError: a file is missing, or holds what must not or cannot be published.
@@ -66,6 +71,10 @@ def model_files(folder: Path, repo_id: str, base_model: str | None = None) -> di
     names = [*stored, *weights, *code_files(folder, stored)]
     files: dict[str, Path | bytes] = {name: folder / name for name in names}
     files |= {f"{PICTURES}/{path.name}": path for path in pictures(folder)}
+    if not with_frames:
+        for name in (f"{PICTURES}/{picture}" for picture in FRAME_PICTURES):
+            files.pop(name, None)
+            texts[CARD_FILE] = re.sub(rf"!\[[^\]]*\]\({re.escape(name)}\)\n*", "", texts[CARD_FILE])
     return files | {name: text.encode("utf-8") for name, text in texts.items()}
 
 

@@ -32,6 +32,7 @@ def push_run(
     public: bool = False,
     tag: str | None = None,
     base_model: str | None = None,
+    with_frames: bool = False,
 ) -> Published:
     """Publishes a run's folder; its files are checked before the Hub is asked for anything.
 
@@ -41,13 +42,14 @@ def push_run(
         public: whether everybody may see it; whoever calls has this confirmed.
         tag: names the commit as a release.
         base_model: ORG/NAME of the model that a task model was fine-tuned from; None where its card names it.
+        with_frames: send pictures that show frames of scans too.
 
     Raises:
         PushError: the folder, the name, the repository or the Hub refuses; nothing is published then.
     """
     destination = Destination(repo_id, "model", public, tag)
     folder = Path(run_folder)
-    files = model_files(folder, repo_id, base_model)
+    files = model_files(folder, repo_id, base_model, with_frames)
     config = read_config(folder)
     message = f"{config['architectures'][0]} with its code, card and metrics"
     return publish(destination, files, partial(check_same_model, repo_id, config), message)
@@ -152,6 +154,9 @@ def main(command_line: list[str] | None = None) -> int:
     parser.add_argument(
         "--base_model", metavar="ORG/NAME", help="the model on the Hub that a task model was fine-tuned from"
     )
+    parser.add_argument(
+        "--with_frames", action="store_true", help="send pictures that show frames of scans too"
+    )
     options = parser.parse_args(command_line)
     return run_command(
         "push",
@@ -162,6 +167,7 @@ def main(command_line: list[str] | None = None) -> int:
             public=options.public,
             tag=options.tag,
             base_model=options.base_model,
+            with_frames=options.with_frames,
         ),
     )
 

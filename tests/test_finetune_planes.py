@@ -12,6 +12,8 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from frame_set_helpers import FRAME_SIZE, TINY_CONFIG, frame_rows, picture, png, write_set
+from hub_helpers import hub_in_this_process
+from huggingface_hub import HfApi
 from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoModelForImageClassification, AutoModelForVideoClassification, pipeline
@@ -343,6 +345,21 @@ def test_another_run_s_folder_is_left_alone(
     (tmp_path / "thesis" / "thesis.txt").touch()
     assert main(flags(recipe(frames, tmp_path / "thesis"))) == 2
     assert "no fine-tuning wrote" in capsys.readouterr().err
+
+
+def test_a_finished_run_is_pushed(
+    frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """To the name given, in private; a name that the Hub refuses is told before the training."""
+    with hub_in_this_process(monkeypatch) as hub:
+        told = recipe(frames, tmp_path / "out", max_steps=1, push_to_hub="no/such/name")
+        assert main(flags(told)) == 2
+        assert not (tmp_path / "out").exists() and not hub.repositories
+        assert main(flags(told | {"push_to_hub": "me/planes"})) == 0
+        assert "me/planes" in capsys.readouterr().out
+        files = HfApi().list_repo_files("me/planes")
+    assert {"model.safetensors", "metrics.json", "README.md", "recipe.yaml"} <= set(files)
+    assert "predictions.parquet" not in files and "splits.json" not in files
 
 
 def test_help_is_printed(capsys: pytest.CaptureFixture) -> None:

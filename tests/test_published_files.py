@@ -1,6 +1,7 @@
 """A run's folder is published as far as it may be, and refused with a sentence where it may not."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from hub_cards.published_files import model_files
 from hub_cards.push_errors import PushError
 from hub_cards.render import render_card, write_card
 
+IMAGE_OF_FRAMES = re.compile(r"!\[saliency\]\(pictures/saliency\.png\)\n*")
 NAME = "me/tiny"
 
 
@@ -123,10 +125,20 @@ def test_a_card_that_nobody_edited_is_made_for_its_name(
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe | {"model": "runs/base"}))
     write_card(folder)
     made = model_files(folder, "me/task", "me/base")["README.md"].decode()
-    assert made == str(render_card(folder, "me/task", "me/base"))
+    assert made == IMAGE_OF_FRAMES.sub("", str(render_card(folder, "me/task", "me/base")))
     assert "It started from [me/base]" in made and "# task" in made
     write_card(folder, base_model="me/base")
     assert model_files(folder, "me/task")["README.md"].decode() == made
+
+
+def test_pictures_of_scans_are_sent_only_where_that_is_asked_for(tmp_path: Path) -> None:
+    folder = write_saliency(tmp_path / "run")
+    write_card(folder)
+    kept_back = model_files(folder, "me/task")
+    assert "pictures/saliency.png" not in kept_back and b"saliency.png" not in kept_back["README.md"]
+    sent = model_files(folder, "me/task", with_frames=True)
+    assert sent["pictures/saliency.png"] == folder / "pictures" / "saliency.png"
+    assert b"(pictures/saliency.png)" in sent["README.md"]
 
 
 def test_a_card_that_somebody_edited_is_kept(tmp_path: Path) -> None:
