@@ -16,7 +16,7 @@ from datasets_scripts.shards import config_dir
 from datasets_scripts.splits import SPLITS_FILE
 from datasets_scripts.staged_scans import clear
 
-SET_FOLDER, MARK_FILE, REPORT_FILE = "set", "finished.json", "report.json"
+SET_FOLDER, MARK_FILE, REPORT_FILE, PAGE_FILE = "set", "finished.json", "report.json", "report.html"
 
 
 def beside(output_dir: Path, suffix: str) -> Path:
@@ -27,6 +27,11 @@ def beside(output_dir: Path, suffix: str) -> Path:
 def report_path(output_dir: Path, config: str) -> Path:
     """The report of a configuration, beside the data set, since it names files."""
     return beside(output_dir, f"{config}.report.json")
+
+
+def page_path(output_dir: Path, config: str) -> Path:
+    """The same as a page."""
+    return beside(output_dir, f"{config}.report.html")
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,7 @@ def put_in_place(staging: Path, output_dir: Path) -> str | None:
         put_folder(new, target)
     _move(aside / CARD_FILE, output_dir / CARD_FILE)
     _move(aside / REPORT_FILE, report_path(output_dir, finished.config))
+    _move(aside / PAGE_FILE, page_path(output_dir, finished.config))
     clear(staging, last=mark)
     return finished.command
 

@@ -22,6 +22,7 @@ from datasets_scripts.contact_sheet import write_sheets
 from datasets_scripts.dataset_card import CARD_FILE, add_to_card
 from datasets_scripts.durable_files import is_no_space, written_aside
 from datasets_scripts.finished_set import (
+    PAGE_FILE,
     REPORT_FILE,
     SET_FOLDER,
     beside,
@@ -41,6 +42,8 @@ from datasets_scripts.preparation_report import (
 )
 from datasets_scripts.privacy import key_fingerprint, read_or_create_key
 from datasets_scripts.recordings import Recording, RecordingFiles, find_recordings
+from datasets_scripts.report_page import ShownRecording, write_page
+from datasets_scripts.row_facts import read_row_facts
 from datasets_scripts.schema import SPLITS
 from datasets_scripts.set_parameters import IGNORE, SetParameters
 from datasets_scripts.shards import config_dir, data_hash, write_info, write_shards
@@ -319,7 +322,23 @@ def _write_aside(
     notes = _notes(preparation, scans, splits, outcomes)
     report = PreparationReport(config, preparation.row, digest, rows, scans, counts, notes, tuple(outcomes))
     write_report(report, aside / REPORT_FILE)
+    write_page(report, _shown(tasks, outcomes, splits), aside / PAGE_FILE)
     return report
+
+
+def _shown(
+    tasks: list[RecordingTask], outcomes: list[RecordingOutcome], splits: Splits
+) -> list[ShownRecording]:
+    """The recordings as the page of the report shows them."""
+    preparation = tasks[0].preparation
+    seconds = getattr(preparation.parameters, "clip_seconds", None) or 0.0
+    split_of = {scan_id: split for split in SPLITS for scan_id in splits.scans(split)}
+    shown = []
+    for task, outcome in zip(tasks, outcomes, strict=True):
+        facts = read_row_facts(task.staged.rows, preparation.features, seconds) if outcome.rows else None
+        tile = task.staged.tile if task.staged.tile.exists() else None
+        shown.append(ShownRecording(outcome, split_of.get(outcome.scan_id, ""), facts, tile))
+    return shown
 
 
 def _notes(

@@ -26,8 +26,8 @@ LOCK_FILE = "lock"
 LOCK_ATTEMPTS = 100
 # Other versions of these may give other bytes for the same recording.
 LIBRARIES = (
-    *("av", "numpy", "onnxruntime", "pillow", "pyarrow", "pydicom", "pylibjpeg", "pylibjpeg-libjpeg"),
-    *("pylibjpeg-openjpeg", "rapidocr", "scipy", "silero-vad", "soundfile", "torch"),
+    *("av", "numpy", "onnxruntime", "pillow", "pyarrow", "pydicom", "pyloudnorm", "python-gdcm"),
+    *("rapidocr", "scipy", "silero-vad", "soundfile", "torch"),
 )
 
 

@@ -388,6 +388,7 @@ def _reports_beside(output_dir: Path) -> list[Path]:
 
 def _correct_report(output_dir: Path, path: Path, withdrawal: Withdrawal) -> None:
     """Take the patient's recordings out of a report beside the set."""
+    path.with_suffix(".html").unlink(missing_ok=True)  # it shows the patient's pictures
     report = json.loads(path.read_text(encoding="utf-8"))
     config = path.name.removeprefix(f"{output_dir.name}.").removesuffix(REPORT_ENDING)
     if config in withdrawal.configs:

@@ -162,7 +162,12 @@ def test_ray_gives_the_same_bytes_and_names_no_path(ray, recordings, tmp_path):
         reports.append(prepared(recordings, output, engine))
         paths = sorted(path for path in output.rglob("*") if path.is_file())
         files.append({path.relative_to(output): path.read_bytes() for path in paths})
-        assert {path.name for path in output.parent.iterdir()} == {"set", "set.key", "set.large.report.json"}
+        assert {path.name for path in output.parent.iterdir()} == {
+            "set",
+            "set.key",
+            "set.large.report.html",
+            "set.large.report.json",
+        }
     assert reports[0] == reports[1]
     assert files[0] == files[1]
     for content in files[1].values():

@@ -280,7 +280,12 @@ def test_a_second_length_adds_a_configuration_with_the_same_splits(prepared, rec
             {row["scan_id"] for row in rows_of(output, name, split)} for name in ("large", report.config)
         )
         assert old == new
-    assert {path.name for path in tmp_path.iterdir()} == {"set", "set.key", "set.clips_1.5s.report.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "set",
+        "set.key",
+        "set.clips_1.5s.report.html",
+        "set.clips_1.5s.report.json",
+    }
 
 
 def test_the_number_of_workers_and_the_key_change_no_clip(prepared, recordings, tmp_path):
