@@ -10,6 +10,7 @@ import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -53,6 +54,12 @@ def written_aside(path: Path) -> Iterator[Path]:
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
+
+
+def remove_asides(path: Path) -> None:
+    """Remove what processes that were killed had begun to write for `path`; nobody may be writing it now."""
+    for aside in path.parent.glob(f".{escape(path.name)}.*{ASIDE}"):
+        aside.unlink()
 
 
 def put_folder(new: Path, target: Path) -> None:

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from datasets_scripts.burned_in_text import require_reader
 from datasets_scripts.contact_sheet import write_sheets
 from datasets_scripts.dataset_card import CARD_FILE, add_to_card
-from datasets_scripts.durable_files import is_no_space, written_aside
+from datasets_scripts.durable_files import is_no_space, remove_asides, written_aside
 from datasets_scripts.finished_set import (
     PAGE_FILE,
     REPORT_FILE,
@@ -258,6 +258,7 @@ def _write_sheets(staging: Path, tiles: list[tuple[Path, str]], sheet: Path) -> 
     """Write the pages of the sheet, each as a whole."""
     sheet.parent.mkdir(parents=True, exist_ok=True)
     for page in write_sheets(tiles, staging / "sheets" / sheet.name):
+        remove_asides(sheet.with_name(page.name))  # of a run that was killed
         with written_aside(sheet.with_name(page.name)) as aside:
             copyfile(page, aside)
 

@@ -353,11 +353,11 @@ def test_a_slurm_job_of_two_nodes_queues_again_at_a_notice_and_goes_on(clips: Pa
     job = cluster.submit(recipe, str(output_dir))
     wait_for((output_dir / "checkpoints" / "20").exists, 100)
     job.send_signal(signal.SIGTERM)
-    assert job.wait(timeout=60) != 0
+    assert job.wait(timeout=180) != 0
     assert cluster.calls("scontrol") == ["requeue 1234567"]
     assert 20 < len(history(output_dir)) < 120, "a checkpoint beyond those that were due"
     for folder in (output_dir, undisturbed):
-        assert cluster.submit(recipe, str(folder)).wait(timeout=100) == 0
+        assert cluster.submit(recipe, str(folder)).wait(timeout=300) == 0
     assert (output_dir / "metrics.json").is_file()
     assert len(history(output_dir)) == 120
     assert history(output_dir) == history(undisturbed)

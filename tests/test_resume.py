@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -172,7 +173,8 @@ def _kill_until_it_ends(recipe: Path, ranks: int, longest_life_seconds: float, m
     for kill in range(most_kills):
         run = PretrainProcesses(recipe, *RESUMED, ranks=ranks)
         time.sleep(random.uniform(0, longest_life_seconds))
-        run.signal(signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it had ended
+            run.signal(signal.SIGKILL)
         statuses = run.exit_statuses()
         if statuses == [0] * ranks:
             return kill

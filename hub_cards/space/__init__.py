@@ -1,0 +1,1 @@
+"""The app that shows what a trained model makes of a scan."""

@@ -1,0 +1,129 @@
+"""The app: a scan's planes over time, saliency over a frame, and search by speech, in the browser.
+
+    uv run --group demo python hub_cards/space/app.py [--model FOLDER] [--planes FOLDER] [--saliency FOLDER]
+        [--port N]
+
+A model that is not named is taken from where the commands of the README leave it; without it its tab says how
+to make one. Scans stay on this machine: nothing is sent anywhere, and uploads are removed once they are read.
+"""
+
+import argparse
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, NoReturn
+
+# On the Hub nothing is installed but the requirements: our packages are those of the checkout around us.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from transformers.utils import logging
+
+from hub_cards.space.models import DEFAULT_FOLDERS, ModelError, load_models
+from train.search_index import SearchError
+from train.timeline import TimelineError
+
+LARGEST_UPLOAD = "500mb"
+# No font is fetched; the colours leave a contrast of 4.5 or more between text and what it stands on.
+FONTS = ["system-ui", "sans-serif"]
+FIXED_WIDTH_FONTS = ["ui-monospace", "monospace"]
+
+
+def main(command_line: list[str] | None = None) -> int:
+    """The command; what cannot be used ends in a sentence and exit status 2."""
+    options = _parser().parse_args(command_line)
+    logging.disable_progress_bar()
+    try:
+        _check(options)
+        models = load_models({name: getattr(options, name) for name in DEFAULT_FOLDERS})
+        for sentence in models.missing.values():
+            print(sentence)
+        with tempfile.TemporaryDirectory(prefix="dualrep_space_") as private:
+            serve(models, Path(private), options.longest_seconds, options.port)
+    except (ModelError, SearchError, TimelineError, OSError) as error:
+        print(f"app.py: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="app.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for name, folder in DEFAULT_FOLDERS.items():
+        parser.add_argument(f"--{name}", help=f"folder of a model, or its id on the Hub; default: {folder}")
+    parser.add_argument("--port", type=int, help="default: the first free one from 7860")
+    parser.add_argument(
+        "--longest_seconds", type=float, default=600.0, help="longer scans are refused; default: 600"
+    )
+    return parser
+
+
+def _check(options: argparse.Namespace) -> None:
+    if options.port is not None and not 0 < options.port < 65536:
+        raise ModelError(f"--port is {options.port}, but must lie between 1 and 65535.")
+    if not options.longest_seconds > 0:
+        raise ModelError(f"--longest_seconds is {options.longest_seconds:g}, but must be above 0.")
+    try:
+        import gradio  # noqa: F401
+    except ImportError as error:
+        raise ModelError(
+            "The app needs gradio: start it by `uv run --group demo python hub_cards/space/app.py`."
+        ) from error
+
+
+def serve(models: Any, private: Path, longest_seconds: float, port: int | None) -> None:
+    """Runs the app until it is ended.
+
+    Args:
+        models: as `load_models` gives them.
+        private: an empty folder, for uploads and all that is kept for a while.
+        longest_seconds: longer scans are refused.
+        port: None takes the first free one from 7860.
+    """
+    # Gradio reads it when the parts of a page are made.
+    os.environ["GRADIO_TEMP_DIR"] = str(private / "uploads")
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    import gradio
+
+    from hub_cards.space.page import STYLE, Answers, build_page
+
+    signal.signal(signal.SIGTERM, _end)
+    page = build_page(Answers(models, private, longest_seconds))
+    # One scan at a time: each takes all cores.
+    _, url, _ = page.queue(default_concurrency_limit=1, max_size=20).launch(
+        prevent_thread_lock=True,
+        quiet=True,
+        server_port=port,
+        share=False,
+        max_file_size=LARGEST_UPLOAD,
+        ssr_mode=False,
+        mcp_server=False,
+        enable_monitoring=False,
+        footer_links=[],
+        theme=_theme(gradio),
+        css=STYLE,
+    )
+    print(f"Open {url} in a browser; Ctrl+C ends the app.", flush=True)
+    page.block_thread()
+
+
+def _theme(gradio: Any) -> Any:
+    return gradio.themes.Base(primary_hue="blue", font=FONTS, font_mono=FIXED_WIDTH_FONTS).set(
+        button_primary_background_fill="#1d4ed8",
+        button_primary_background_fill_hover="#1e40af",
+        button_primary_text_color="white",
+        block_info_text_color="#4b5563",
+        block_label_text_color="#1f2937",
+        block_title_text_color="#1f2937",
+    )
+
+
+def _end(*_: Any) -> NoReturn:
+    """Ends by an exception, so that the folder of the app is removed."""
+    raise SystemExit(0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

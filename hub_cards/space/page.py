@@ -1,0 +1,346 @@
+"""The page: a scan is chosen at the top, and three tabs show what the models make of it.
+
+Pictures are written into the page itself: none lies in a cache on the disk, and each has a text that says
+what it shows.
+"""
+
+import base64
+import io
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from hub_cards.space.analysis import (
+    REFUSALS,
+    Analysis,
+    ScanError,
+    analyse,
+    find_sound,
+    find_text,
+    saliency_upon,
+    simulated_scan,
+)
+from hub_cards.space.models import Models
+from train.search import Hit
+from train.search_model import SearchModel
+from train.search_queries import Query
+from train.timeline import Timeline
+from train.timeline_picture import save_timeline_picture
+
+TITLE = "DualRep: what an ultrasound scan shows, and what is said to it"
+INTRODUCTION = (
+    f"# {TITLE}\nResearch software, **not a medical device**: nothing here may be used for diagnosis. "
+    "The last tab says what else it is not."
+)
+CHOOSE_FIRST = "Choose a scan first: a file of your own, or a simulated one."
+SESSION_SECONDS = 3600
+ABOUT = Path(__file__).with_name("about.md")
+STYLE = """
+.gradio-container { max-width: 1100px !important; margin: auto !important; }
+.said { padding: 0.7rem 1rem; border-left: 4px solid #1d4ed8; background: #eff6ff; color: #172554; }
+.said.refused { border-color: #b91c1c; background: #fef2f2; color: #7f1d1d; }
+.said p { margin: 0.2rem 0; overflow-wrap: anywhere; }
+.wide { overflow-x: auto; } .wide img { min-width: 760px; width: 100%; max-width: none; }
+.frames { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 0.8rem; }
+.frames figure { margin: 0; } .frames img { width: 100%; border-radius: 4px; }
+.frames figcaption { font-size: 0.9rem; }
+"""
+
+
+@dataclass(frozen=True)
+class Session:
+    """What one visitor's page shows; `folder` holds the index and is removed with it."""
+
+    analysis: Analysis
+    folder: Path
+
+    def close(self) -> None:
+        """Forgets what lies on the disk."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Answers:
+    """What the page says to each press of a button.
+
+    Args:
+        models: what is there.
+        private: folder for what is kept while it is needed; it belongs to the app alone.
+        longest_seconds: longer scans are refused.
+    """
+
+    def __init__(self, models: Models, private: Path, longest_seconds: float) -> None:
+        self.models, self.private, self.longest_seconds = models, private, longest_seconds
+
+    def uploaded(self, upload: str | None, session: Session | None) -> tuple[Session | None, str]:
+        """Analyses an upload, which is removed whatever comes of it."""
+        return self._analysed(lambda folder: _taken(upload, folder), session)
+
+    def simulated(self, number: float, session: Session | None) -> tuple[Session | None, str]:
+        """Makes a scan and analyses it."""
+        return self._analysed(lambda folder: simulated_scan(number, folder), session)
+
+    def _analysed(
+        self, scan_in: Callable[[Path], Path], session: Session | None
+    ) -> tuple[Session | None, str]:
+        """The new session and what is said; a refused scan leaves none."""
+        if session is not None:
+            session.close()
+        kept = Path(tempfile.mkdtemp(prefix="session_", dir=self.private))
+        try:
+            with tempfile.TemporaryDirectory(prefix="scan_", dir=self.private) as folder:
+                scan = scan_in(Path(folder))
+                analysis = analyse(scan, self.models, kept, self.longest_seconds)
+        except REFUSALS as error:
+            shutil.rmtree(kept)
+            return None, refused(error)
+        except BaseException:
+            shutil.rmtree(kept)
+            raise
+        return Session(analysis, kept), said(
+            f"{len(analysis.pictures)} s of the scan were read, and its file was removed.", *analysis.notes
+        )
+
+    def timeline(self, session: Session | None) -> str:
+        """Planes over time."""
+        if self.models.classifier is None:
+            return said(self.models.missing["planes"])
+        if session is None:
+            return said(CHOOSE_FIRST)
+        if session.analysis.timeline is None:
+            return said(*session.analysis.notes)
+        with tempfile.TemporaryDirectory(prefix="picture_", dir=self.private) as folder:
+            return timeline_html(session.analysis.timeline, Path(folder))
+
+    def all_tabs(self, session: Session | None) -> tuple[str, Any, str]:
+        """What a new scan changes: its planes, the frames to choose from, and nothing found as yet."""
+        import gradio
+
+        names = session.analysis.frame_names() if session else []
+        frames = gradio.Dropdown(choices=names, value=names[0] if names else None)
+        return self.timeline(session), frames, self.nothing_found_yet()
+
+    def nothing_found_yet(self) -> str:
+        """What stands where moments will, or how to make the model that finds them."""
+        if self.models.searcher is None:
+            return said(self.models.missing["model"])
+        return said("The moments of the scan that fit the remark best will stand here.")
+
+    def saliency(self, session: Session | None, name: str | None) -> str:
+        """Heat over the frame of this name."""
+        if self.models.saliency is None:
+            return said(self.models.missing["saliency"])
+        if session is None or name is None:
+            return said(CHOOSE_FIRST)
+        frame = session.analysis.frame(name)
+        heat = saliency_upon(frame, *self.models.saliency)
+        return frames_html(
+            [
+                (frame, f"The frame: {name}", "the frame"),
+                (
+                    heat,
+                    f"The same frame under heat where the model expects people to look: {name}",
+                    "saliency",
+                ),
+            ]
+        )
+
+    def found_by_sound(self, sound: str | None, session: Session | None) -> tuple[None, str]:
+        """Moments that fit a remark in a file, which is removed whatever comes of it."""
+        with tempfile.TemporaryDirectory(prefix="remark_", dir=self.private) as folder:
+            return None, self._found(
+                lambda: find_sound(_taken(sound, Path(folder)), *self._searched(session)), session
+            )
+
+    def found_by_text(self, text: str, session: Session | None) -> str:
+        """Moments that fit a remark as text."""
+        return self._found(lambda: find_text(text, *self._searched(session)), session)
+
+    def _searched(self, session: Session | None) -> tuple[Analysis, SearchModel]:
+        if self.models.searcher is None:
+            raise ScanError(self.models.missing["model"])
+        if session is None:
+            raise ScanError(CHOOSE_FIRST)
+        if session.analysis.index is None:
+            raise ScanError(" ".join(session.analysis.notes))
+        return session.analysis, self.models.searcher
+
+    def _found(self, search: Callable[[], tuple[list[Hit], Query]], session: Session | None) -> str:
+        try:
+            return hits_html(session and session.analysis, *search())
+        except REFUSALS as error:
+            return refused(error)
+
+
+def _taken(upload: str | None, folder: Path) -> Path:
+    """Moves an upload out of Gradio's cache into a folder that is removed at once.
+
+    Raises:
+        ScanError: there is none, or it has been taken before.
+    """
+    if upload is None:
+        raise ScanError("Choose a file first.")
+    try:
+        return Path(shutil.move(upload, folder / Path(upload).name))
+    except FileNotFoundError as error:
+        raise ScanError("The file was removed after it had been read: choose it again.") from error
+
+
+def said(*sentences: str, kind: str = "") -> str:
+    """Sentences as HTML, which screen readers read out."""
+    lines = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences)
+    return f'<div class="said {kind}" role="{"alert" if kind else "status"}">{lines}</div>'
+
+
+def refused(error: Exception) -> str:
+    """What is wrong, by the name of the file without the folder in which it lay."""
+    text = error.strerror or "" if isinstance(error, OSError) else str(error)
+    words = [Path(word).name if word.startswith(tempfile.gettempdir()) else word for word in text.split()]
+    return said(" ".join(words), kind="refused")
+
+
+def picture_html(pixels: np.ndarray | bytes, meaning: str) -> str:
+    """An image in the page itself; `meaning` is what is read out in its place."""
+    if isinstance(pixels, np.ndarray):
+        file = io.BytesIO()
+        Image.fromarray(np.ascontiguousarray(pixels)).save(file, "PNG")
+        pixels = file.getvalue()
+    encoded = base64.b64encode(pixels).decode()
+    return f'<img src="data:image/png;base64,{encoded}" alt="{escape(meaning)}">'
+
+
+def frames_html(frames: list[tuple[np.ndarray, str, str]]) -> str:
+    """A grid of pictures: pixels, what they show, and what stands below."""
+    figures = (
+        f"<figure>{picture_html(pixels, meaning)}<figcaption>{escape(caption)}</figcaption></figure>"
+        for pixels, meaning, caption in frames
+    )
+    return f'<div class="frames">{"".join(figures)}</div>'
+
+
+def timeline_html(timeline: Timeline, folder: Path) -> str:
+    """The picture of the timeline, which is drawn in a folder for the moment, and the best frames."""
+    file = folder / "timeline.png"
+    save_timeline_picture(timeline, file)
+    meaning = (
+        f"The probability of {len(timeline.planes)} planes from {timeline.times_s[0]:.0f} to "
+        f"{timeline.times_s[-1]:.0f} seconds; the best moments are listed below."
+    )
+    picture = picture_html(file.read_bytes(), meaning)
+    best = [
+        (frame.pixels, f"{_words(frame.plane)} at {frame.time_s:.1f} seconds", _best_caption(timeline, frame))
+        for frame in timeline.best_frames
+    ]
+    return (
+        f'<div class="wide" role="region" aria-label="Planes over time" tabindex="0">{picture}</div>'
+        f"<h3>Best frame of each plane</h3>{frames_html(best)}"
+    )
+
+
+def _best_caption(timeline: Timeline, frame: Any) -> str:
+    share = np.mean(timeline.predicted == timeline.planes.index(frame.plane))
+    return (
+        f"{_words(frame.plane)}: {frame.time_s:.1f} s, probability {frame.probability:.0%}; named in "
+        f"{share:.0%} of the scan"
+    )
+
+
+def hits_html(analysis: Analysis, hits: list[Hit], query: Query) -> str:
+    """The moments that were found, the best first, each with the picture in its middle."""
+    frames = []
+    for hit in hits:
+        start_s, end_s = hit.moment.start_s, hit.moment.end_s
+        plane = analysis.plane_between(start_s, end_s)
+        named = f"{hit.rank}. {start_s:g} to {end_s:g} s"
+        caption = f"{named}, similarity {hit.similarity:.2f}" + (f", {_words(plane)}" if plane else "")
+        frames.append(
+            (analysis.picture_at((start_s + end_s) / 2), f"The scan in the middle of {named}", caption)
+        )
+    note = said(query.note) if query.note else ""
+    return f"{note}{frames_html(frames)}"
+
+
+def _words(plane: str) -> str:
+    return plane.replace("_", " ")
+
+
+def build_page(answers: Answers) -> Any:
+    """The Gradio app; nothing of it runs before it is launched.
+
+    Args:
+        answers: what it says.
+
+    Returns:
+        a `gradio.Blocks`.
+    """
+    import gradio
+
+    # Every five minutes Gradio removes uploads that were never analysed; those that were are gone by then.
+    with gradio.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(300, 900)) as page:
+        gradio.Markdown(INTRODUCTION)
+        session = gradio.State(
+            None, time_to_live=SESSION_SECONDS, delete_callback=lambda held: held and held.close()
+        )
+        with gradio.Row():
+            with gradio.Column():
+                upload = gradio.File(label="Your scan: a video or DICOM file", height=150)
+                read = gradio.Button("Analyse this file", variant="primary")
+            with gradio.Column():
+                number = gradio.Number(
+                    0, precision=0, label="Number of a simulated scan", info="Each number is another scan."
+                )
+                simulate = gradio.Button("Take this simulated scan", variant="primary")
+        status = gradio.HTML(said(CHOOSE_FIRST), label="Status")
+        shown = _tabs(gradio, answers, session)
+    with page:
+        for button, answer, given in (
+            (read, answers.uploaded, upload),
+            (simulate, answers.simulated, number),
+        ):
+            analysed = _on(button.click, answer, [given, session], [session, status])
+            _on(analysed.then, lambda: None, None, upload)
+            _on(analysed.then, answers.all_tabs, session, shown)
+    return page
+
+
+def _tabs(gradio: Any, answers: Answers, session: Any) -> list[Any]:
+    """The tabs; returns what a new scan changes in them, in the order of `Answers.all_tabs`."""
+    with gradio.Tab("Planes over time"):
+        timeline = gradio.HTML(answers.timeline(None), label="Planes over time")
+    with gradio.Tab("Saliency"):
+        frame = gradio.Dropdown(
+            [], label="Frame", info="The best one of each plane, or a second of the scan."
+        )
+        saliency = gradio.HTML(answers.saliency(None, None), label="Saliency")
+    with gradio.Tab("Search by speech"):
+        with gradio.Row():
+            with gradio.Column():
+                sound = gradio.Audio(
+                    type="filepath",
+                    sources=["microphone", "upload"],
+                    label="A remark: speak, or choose a file",
+                )
+                listen = gradio.Button("Search for what was said")
+            with gradio.Column():
+                text = gradio.Textbox(
+                    "the four chambers of the heart", label="A remark to be read out by a synthetic voice"
+                )
+                speak = gradio.Button("Search for this text")
+        found = gradio.HTML(answers.nothing_found_yet(), label="Moments that were found")
+    with gradio.Tab("What this is not"):
+        gradio.Markdown(ABOUT.read_text(encoding="utf-8"))
+    _on(frame.change, answers.saliency, [session, frame], saliency)
+    _on(listen.click, answers.found_by_sound, [sound, session], [sound, found])
+    _on(gradio.on, answers.found_by_text, [text, session], found, triggers=[speak.click, text.submit])
+    return [timeline, frame, found]
+
+
+def _on(event: Callable, answer: Callable, inputs: Any, outputs: Any, **more: Any) -> Any:
+    """What the page does on an event; no other program may call it by Gradio's interface for programs."""
+    return event(fn=answer, inputs=inputs, outputs=outputs, api_visibility="private", **more)
