@@ -35,6 +35,7 @@ LEAST_CONFIDENCE_SHORT = 0.85  # of up to `SHORT` characters: speckle may be rea
 EVENED_OVER = 12  # pixels of the enlarged picture, standard deviation
 TALLEST = 64  # pixels of the picture: letters are smaller, organs are larger
 LEAST_BOX_SCORE = 0.3  # of a box that may hold text
+BAND_ROWS = 64
 FEWEST_FOR_MEDIAN = 3
 SINGLE_FRAMES = 3
 SAME_SHARE = 0.5  # of the smaller of two boxes: they hold the same text
@@ -128,8 +129,11 @@ def find_text(pictures: np.ndarray, mask: np.ndarray | None = None) -> list[Foun
 
 def median_picture(frames: np.ndarray) -> np.ndarray:
     """What stands still: the median over uint8 (frames, height, width, 3)."""
-    middle = len(frames) // 2
-    return np.partition(frames, middle, axis=0)[middle]
+    middle, median = len(frames) // 2, np.empty_like(frames[0])
+    for top in range(0, len(median), BAND_ROWS):  # a copy of all at once takes hundreds of megabytes
+        band = slice(top, top + BAND_ROWS)
+        median[band] = np.partition(frames[:, band], middle, axis=0)[middle]
+    return median
 
 
 def _bounds(mask: np.ndarray) -> tuple[int, int, np.ndarray]:

@@ -209,7 +209,11 @@ class Recording:
         """
         sample = sampled_cine_frames if self._is_dicom else sampled_video_frames
         frames = sample(self.files.video, self.name, FRAMES_TO_SEARCH)
-        return np.stack([frame.read_pixels() for frame in frames])
+        first = frames[0].read_pixels()
+        pictures = np.empty((len(frames), *first.shape), dtype=np.uint8)
+        for place, frame in enumerate(frames):  # one by one: of full size they are hundreds of megabytes
+            pictures[place] = frame.read_pixels()
+        return pictures
 
     def area(self, sector: str) -> Area:
         """What is kept of its pictures, under one of `SECTOR_CHOICES`.

@@ -17,6 +17,8 @@ WIDTH, HEIGHT, FRAMES_PER_SECOND, SOUND_HZ, SHORT_SECONDS = 1920, 1080, 2, 16_00
 MINUTES = int(os.environ.get("DUALREP_TEST_MINUTES", "90"))
 MOST_MEMORY_BYTES = 10**9
 OPTIONS = "--workers 1 --frames-per-clip 2 --frame-size 64 --sector whole --speech-detector loudness"
+# The network that reads text on whole frames of this size takes some hundreds of megabytes more.
+OPTIONS += " --text ignore"
 # The peak of a child that has ended is that of the one started here: nothing else is its child.
 PEAK_OF_CHILD = """
 import resource, subprocess, sys

@@ -15,6 +15,8 @@ import tempfile
 from pathlib import Path
 from typing import Any, NoReturn
 
+# Before NumPy starts: the simulator's products are small, and threads that wait for each other cost more.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # On the Hub nothing is installed but the requirements: our packages are those of the checkout around us.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -114,6 +116,7 @@ def _theme(gradio: Any) -> Any:
         button_primary_background_fill="#1d4ed8",
         button_primary_background_fill_hover="#1e40af",
         button_primary_text_color="white",
+        color_accent="#1d4ed8",
         block_info_text_color="#4b5563",
         block_label_text_color="#1f2937",
         block_title_text_color="#1f2937",

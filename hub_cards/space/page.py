@@ -37,7 +37,7 @@ from train.timeline_picture import save_timeline_picture
 TITLE = "DualRep: what an ultrasound scan shows, and what is said to it"
 INTRODUCTION = (
     f"# {TITLE}\nResearch software, **not a medical device**: nothing here may be used for diagnosis. "
-    "The last tab says what else it is not."
+    "The tab Limits says what else it is not."
 )
 CHOOSE_FIRST = "Choose a scan first: a file of your own, or a simulated one."
 SESSION_SECONDS = 3600
@@ -47,10 +47,15 @@ STYLE = """
 .said { padding: 0.7rem 1rem; border-left: 4px solid #1d4ed8; background: #eff6ff; color: #172554; }
 .said.refused { border-color: #b91c1c; background: #fef2f2; color: #7f1d1d; }
 .said p { margin: 0.2rem 0; overflow-wrap: anywhere; }
-.wide { overflow-x: auto; } .wide img { min-width: 760px; width: 100%; max-width: none; }
+.wide { contain: inline-size; overflow-x: auto; }
+.wide img { min-width: 760px; width: 100%; max-width: none; }
+.wide th, .wide td { padding: 0.2rem 1.2rem 0.2rem 0; text-align: left; }
 .frames { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 0.8rem; }
-.frames figure { margin: 0; } .frames img { width: 100%; border-radius: 4px; }
+.frames.large { grid-template-columns: repeat(auto-fit, minmax(280px, 400px)); }
+.frames figure { margin: 0; }
+.frames img { width: 100%; border-radius: 4px; }
 .frames figcaption { font-size: 0.9rem; }
+.or { color: #4b5563 !important; }
 """
 
 
@@ -140,15 +145,10 @@ class Answers:
             return said(CHOOSE_FIRST)
         frame = session.analysis.frame(name)
         heat = saliency_upon(frame, *self.models.saliency)
+        seen = f"Heat over the same frame where the model expects people to look: {name}"
         return frames_html(
-            [
-                (frame, f"The frame: {name}", "the frame"),
-                (
-                    heat,
-                    f"The same frame under heat where the model expects people to look: {name}",
-                    "saliency",
-                ),
-            ]
+            [(frame, f"The frame: {name}", name), (heat, seen, "where people are expected to look")],
+            kind="large",
         )
 
     def found_by_sound(self, sound: str | None, session: Session | None) -> tuple[None, str]:
@@ -215,13 +215,13 @@ def picture_html(pixels: np.ndarray | bytes, meaning: str) -> str:
     return f'<img src="data:image/png;base64,{encoded}" alt="{escape(meaning)}">'
 
 
-def frames_html(frames: list[tuple[np.ndarray, str, str]]) -> str:
-    """A grid of pictures: pixels, what they show, and what stands below."""
+def frames_html(frames: list[tuple[np.ndarray, str, str]], kind: str = "") -> str:
+    """A grid of pictures: pixels, what they show, and what stands below; `kind` may be large."""
     figures = (
         f"<figure>{picture_html(pixels, meaning)}<figcaption>{escape(caption)}</figcaption></figure>"
         for pixels, meaning, caption in frames
     )
-    return f'<div class="frames">{"".join(figures)}</div>'
+    return f'<div class="frames {kind}">{"".join(figures)}</div>'
 
 
 def timeline_html(timeline: Timeline, folder: Path) -> str:
@@ -233,22 +233,27 @@ def timeline_html(timeline: Timeline, folder: Path) -> str:
         f"{timeline.times_s[-1]:.0f} seconds; the best moments are listed below."
     )
     picture = picture_html(file.read_bytes(), meaning)
-    best = [
-        (frame.pixels, f"{_words(frame.plane)} at {frame.time_s:.1f} seconds", _best_caption(timeline, frame))
-        for frame in timeline.best_frames
-    ]
-    return (
-        f'<div class="wide" role="region" aria-label="Planes over time" tabindex="0">{picture}</div>'
-        f"<h3>Best frame of each plane</h3>{frames_html(best)}"
-    )
+    best = _scrolled("Best frame of each plane", _best_table(timeline))
+    return f"{_scrolled('Planes over time', picture)}{best}"
 
 
-def _best_caption(timeline: Timeline, frame: Any) -> str:
-    share = np.mean(timeline.predicted == timeline.planes.index(frame.plane))
-    return (
-        f"{_words(frame.plane)}: {frame.time_s:.1f} s, probability {frame.probability:.0%}; named in "
-        f"{share:.0%} of the scan"
+def _scrolled(label: str, content: str) -> str:
+    """Content that may be wider than a phone, and is scrolled by fingers or arrow keys."""
+    return f'<div class="wide" role="region" aria-label="{label}" tabindex="0">{content}</div>'
+
+
+def _best_table(timeline: Timeline) -> str:
+    """The best frames in words."""
+    heads = "".join(
+        f'<th scope="col">{head}</th>' for head in ("plane", "best at", "probability", "named in")
     )
+    rows = []
+    for best in timeline.best_frames:
+        share = np.mean(timeline.predicted == timeline.planes.index(best.plane))
+        cells = (f"{best.time_s:.1f} s", f"{best.probability:.0%}", f"{share:.0%} of the scan")
+        columns = "".join(f"<td>{cell}</td>" for cell in cells)
+        rows.append(f'<tr><th scope="row">{escape(_words(best.plane))}</th>{columns}</tr>')
+    return f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
 def hits_html(analysis: Analysis, hits: list[Hit], query: Query) -> str:
@@ -311,14 +316,14 @@ def build_page(answers: Answers) -> Any:
 
 def _tabs(gradio: Any, answers: Answers, session: Any) -> list[Any]:
     """The tabs; returns what a new scan changes in them, in the order of `Answers.all_tabs`."""
-    with gradio.Tab("Planes over time"):
+    with gradio.Tab("Planes"):
         timeline = gradio.HTML(answers.timeline(None), label="Planes over time")
     with gradio.Tab("Saliency"):
         frame = gradio.Dropdown(
             [], label="Frame", info="The best one of each plane, or a second of the scan."
         )
         saliency = gradio.HTML(answers.saliency(None, None), label="Saliency")
-    with gradio.Tab("Search by speech"):
+    with gradio.Tab("Search"):
         with gradio.Row():
             with gradio.Column():
                 sound = gradio.Audio(
@@ -333,7 +338,7 @@ def _tabs(gradio: Any, answers: Answers, session: Any) -> list[Any]:
                 )
                 speak = gradio.Button("Search for this text")
         found = gradio.HTML(answers.nothing_found_yet(), label="Moments that were found")
-    with gradio.Tab("What this is not"):
+    with gradio.Tab("Limits"):
         gradio.Markdown(ABOUT.read_text(encoding="utf-8"))
     _on(frame.change, answers.saliency, [session, frame], saliency)
     _on(listen.click, answers.found_by_sound, [sound, session], [sound, found])
