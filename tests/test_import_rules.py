@@ -32,6 +32,8 @@ ALLOWED: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("datasets_scripts.schema", ()),
     ("datasets_scripts*", ("datasets_scripts*",)),
     ("hub_cards.push_dataset", ("hub_cards*", "datasets_scripts.privacy_check")),
+    # The app is a main, as those of train are.
+    ("hub_cards.space*", ("*",)),
     ("hub_cards*", ("hub_cards*",)),
     ("modeling_dualrep.configuration_dualrep", ()),
     ("modeling_dualrep.losses", ()),

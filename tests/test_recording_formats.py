@@ -1,6 +1,7 @@
 """Videos and sounds as machines write them: every container, coding and clock that FFmpeg writes here."""
 
 import io
+import os
 from fractions import Fraction
 from pathlib import Path
 
@@ -115,6 +116,14 @@ def test_every_frame_of_every_coding_comes_at_its_time(tmp_path, suffix, codec, 
     # Containers keep whole milliseconds or hundredths at worst.
     np.testing.assert_allclose([frame.time_s for frame in frames], np.arange(FRAMES_WRITTEN) / 25, atol=0.005)
     assert (recording.width, recording.height, recording.has_sound) == (SIZE, SIZE, False)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getscheduler"), reason="this system tells no scheduling policy")
+def test_encoding_leaves_the_tests_no_real_time_process(tmp_path):
+    needs_encoder("libsvtav1")
+    before = os.sched_getscheduler(0)
+    write_coded(tmp_path / "scan.mp4", "libsvtav1", numbered(range(3)), options=FAST_AV1)
+    assert os.sched_getscheduler(0) == before
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -81,6 +82,19 @@ def test_all_numbers_are_kept_with_where_they_come_from(tmp_path: Path) -> None:
     assert {each["unavailable"] for each in kept if each["table"] == "other" and not each["measured"]} == {
         "not run"
     }
+
+
+def test_rows_that_are_not_run_here_come_from_kept_results(tmp_path: Path) -> None:
+    experiments = with_everything_done(tmp_path)
+    assert main(command(tmp_path, "--tables", "1")) == 0
+    kept = tmp_path / "kept.json"
+    shutil.copy(experiments.output / "results.json", kept)
+    shutil.rmtree(experiments.output)
+    told = [*command(tmp_path, "--tables", "1", "--rows", "imagenet"), "--minutes", "0", "--kept", str(kept)]
+    assert main(told) == 0
+    again = json.loads((experiments.output / "results.json").read_text())
+    assert again == json.loads(kept.read_text())
+    assert "50.0 (0.0)" in (experiments.output / "tables" / "tables.md").read_text()
 
 
 def test_tables_and_figures_stand_beside_the_results(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -1,5 +1,8 @@
 """Small media files for the tests of the preparation, whose pictures carry the number of their frame."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -92,6 +95,19 @@ def even_times(seconds: float, frames_per_second: float = 30, start_s: float = 0
     return start_s + np.arange(round(seconds * frames_per_second)) / frames_per_second
 
 
+@contextmanager
+def _scheduled_as_before() -> Iterator[None]:
+    """SVT-AV1, run by root, leaves its caller at the highest real-time priority: all else would starve."""
+    if not hasattr(os, "sched_getscheduler"):
+        yield
+        return
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, parameters)
+
+
 def write_coded(
     path: Path,
     codec: str,
@@ -105,7 +121,7 @@ def write_coded(
 ) -> Path:
     """Write a video by any encoder; picture n stands at n / rate seconds, absent ones are dropped."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
+    with _scheduled_as_before(), av.open(str(path), "w") as container:
         video = container.add_stream(codec, rate=rate, options=options or {})
         video.height, video.width = next(iter(pictures.values())).shape[:2]
         video.pix_fmt = pixel_format

@@ -82,9 +82,13 @@ def claim_results(
         DifferenceError: predictions that are missing, or not of the same test frames.
     """
     _check_claims(recipe.claims)
-    tested = [_tested(claim, results, resamples, seed) for claim in recipe.claims]
-    corrected = holm({claim.name: claim.difference.p_value for claim in tested if claim.difference})
-    return [replace(claim, holm_p_value=corrected.get(claim.name)) for claim in tested]
+    return with_holm([_tested(claim, results, resamples, seed) for claim in recipe.claims])
+
+
+def with_holm(claims: Sequence[ClaimResult]) -> list[ClaimResult]:
+    """The claims with their p-values corrected over all of them that have a difference."""
+    corrected = holm({claim.name: claim.difference.p_value for claim in claims if claim.difference})
+    return [replace(claim, holm_p_value=corrected.get(claim.name)) for claim in claims]
 
 
 def _check_claims(claims: Sequence[ClaimSpec]) -> None:

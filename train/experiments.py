@@ -330,7 +330,7 @@ class RowResult:
         title: of the row, for people.
         task: one of the recipe's: planes, planes_frozen, ...
         draw, seed: of the data and the training.
-        folder: of the fine-tuning, with metrics.json and predictions.parquet.
+        folder: of the fine-tuning, with metrics.json and predictions.parquet; None where it is gone.
         metrics: `split/name`: number, as metrics.json has them; None where there is no result.
         unavailable: why there is none; None where there is one.
     """
@@ -341,7 +341,7 @@ class RowResult:
     task: str
     draw: int
     seed: int
-    folder: Path
+    folder: Path | None
     metrics: dict[str, float] | None
     unavailable: str | None
 

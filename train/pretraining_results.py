@@ -20,26 +20,31 @@ SHOWN = {
 }
 
 
-def read_pretrainings(recipe: ExperimentRecipe, output: Path) -> list[dict[str, Any]]:
+def read_pretrainings(
+    recipe: ExperimentRecipe, output: Path, kept: Sequence[dict[str, Any]] = ()
+) -> list[dict[str, Any]]:
     """Every finished pretraining, in the order of the recipe: name with setting, draw, seed, metrics.json.
 
     Args:
         recipe: of the results.
         output: folder that `train/reproduce.py` wrote.
+        kept: pretrainings of earlier runs, as this gives them, for those that the folder lacks.
 
     Raises:
         MetricsError: a result is not as it was written.
     """
-    return [
-        {
-            "pretraining": f"{run.setting}_{run.name}",
-            "draw": run.draw,
-            "seed": run.seed,
-            "measured": read_metrics(output / run.place / METRICS_FILE),
-        }
-        for run in planned_runs(recipe, select_all(recipe))
-        if isinstance(run, Pretraining) and is_done(output, run)
-    ]
+    kept_by_run = {(each["pretraining"], each["draw"], each["seed"]): each for each in kept}
+    found = []
+    for run in planned_runs(recipe, select_all(recipe)):
+        if not isinstance(run, Pretraining):
+            continue
+        key = (f"{run.setting}_{run.name}", run.draw, run.seed)
+        if is_done(output, run):
+            named = dict(zip(("pretraining", "draw", "seed"), key, strict=True))
+            found.append(named | {"measured": read_metrics(output / run.place / METRICS_FILE)})
+        elif key in kept_by_run:
+            found.append(kept_by_run[key])
+    return found
 
 
 def pretraining_table(pretrainings: Sequence[dict[str, Any]], quick: bool) -> ResultTable:

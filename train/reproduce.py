@@ -13,12 +13,13 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
 from train.arguments import ArgumentsError
-from train.claim_results import ClaimError, claim_results
+from train.claim_results import ClaimError, claim_results, with_holm
 from train.cpu_cores import available_cores
 from train.experiment_plan import (
     ClipSetKey,
@@ -44,6 +45,14 @@ from train.experiments import (
 )
 from train.frame_sets import FrameSetError
 from train.json_files import write_json
+from train.kept_results import (
+    RESULTS_FILE,
+    KeptResults,
+    as_row_results,
+    read_kept,
+    with_kept_claims,
+    with_kept_rows,
+)
 from train.metrics_file import MetricsError
 from train.paired_differences import DifferenceError
 from train.pretraining_results import pretraining_table, read_pretrainings
@@ -61,7 +70,6 @@ from train.shared_work import FAILED, work_in_processes
 from train.stored_rows import StoredRowsError
 
 RECIPE = Path(__file__).parent / "recipes" / "reproduce.yaml"
-RESULTS_FILE = "results.json"
 TABLES, FIGURES = "tables", "figures"
 PAPER_TABLES = ("1", "2", "3")
 FURTHER = "further"
@@ -108,6 +116,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--dataset_frames", help="your own: folder, or its URL, that prepare_planes and prepare_gaze wrote")
     add("--processes", type=int, help="that share the runs; default: one a core, or one where there is a GPU")
     add("--minutes", type=float, help="begin no run after so many minutes")
+    add("--kept", type=Path, help="results.json of earlier runs, for the rows that are not run here")
     add("--list", action="store_true", help="show the runs and which are done, and end")
     return parser
 
@@ -121,6 +130,7 @@ def reproduce(options: argparse.Namespace) -> int:
     if options.list:
         print(listing(options.output, runs))
         return 0
+    kept = KeptResults() if options.kept is None else read_kept(options.kept, recipe)
     keep_recipe(recipe, options.output)
     experiments = with_data(recipe, runs, options)
     write_splits(experiments, runs)
@@ -129,7 +139,7 @@ def reproduce(options: argparse.Namespace) -> int:
         check_run(experiments, run)
         note_path(options.output, run).unlink(missing_ok=True)  # What could not be made is tried again.
     work_in_processes(experiments, runs, end_time, options.processes or default_processes())
-    report(recipe, options.output)
+    report(recipe, options.output, kept)
     if recipe.quick:
         print("A smoke test: its numbers say nothing.")
     return summarise(options.output, runs)
@@ -238,20 +248,23 @@ def listing(output: Path, runs: Sequence[Run]) -> str:
     return "\n".join([*lines, f"{done} of {len(runs)} runs are done."])
 
 
-def report(recipe: ExperimentRecipe, output: Path) -> None:
-    """Writes results.json, tables and figures of all results that there are."""
+def report(recipe: ExperimentRecipe, output: Path, kept: KeptResults) -> None:
+    """Writes results.json, tables and figures of all results that there are, here or kept."""
     results = read_results(output)
-    claims, measured = claim_results(recipe, results), results_with_provenance(output, results)
-    pretrainings = read_pretrainings(recipe, output)
+    claims = with_holm(with_kept_claims(claim_results(recipe, results), kept.claims))
+    measured = with_kept_rows(results_with_provenance(output, results), kept.results)
+    pretrainings = read_pretrainings(recipe, output, kept.pretrainings)
     contents = {"recipe": recipe.name, "quick": recipe.quick, "results": measured}
-    write_json(output / RESULTS_FILE, contents | {"pretrainings": pretrainings})
+    contents |= {"claims": [asdict(claim) for claim in claims], "pretrainings": pretrainings}
+    write_json(output / RESULTS_FILE, contents)
+    rows = as_row_results(measured)
     write_tables(
         output / TABLES,
-        [*result_tables(recipe, results, claims), pretraining_table(pretrainings, recipe.quick)],
+        [*result_tables(recipe, rows, claims), pretraining_table(pretrainings, recipe.quick)],
         claims_table(claims, recipe.quick),
         provenance_table(measured, recipe.quick),
     )
-    save_figures(output / FIGURES, recipe, results, claims)
+    save_figures(output / FIGURES, recipe, rows, claims)
 
 
 def summarise(output: Path, runs: Sequence[Run]) -> int:
