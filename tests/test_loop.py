@@ -209,6 +209,15 @@ def test_fewer_bad_steps_than_the_limit_end_nothing(tmp_path: Path) -> None:
     assert run.progress.skipped_steps == 5
 
 
+def test_a_limit_that_was_lowered_below_the_streak_ends_the_resumed_run(tmp_path: Path) -> None:
+    fields = {"logging_steps": 1, "checkpointing_steps": 4}
+    run_it(make_run(tmp_path, 4, **fields), tmp_path, batches(iter([1.0, math.nan, math.nan, math.nan])))
+    resumed = make_run(tmp_path, 8, bad_steps_limit=2, **fields)
+    load_checkpoint(resumed.accelerator, tmp_path / "checkpoints" / "4")
+    with pytest.raises(DivergedError, match="in 4 steps in a row, up to step 5"):
+        run_it(resumed, tmp_path, batches(iter([math.nan, 1.0, 1.0, 1.0])))
+
+
 def test_the_host_reads_nothing_of_a_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a GPU each look at a value waits for all that was asked of it before."""
     run = make_run(tmp_path, 9, max_grad_norm=1.0, model=Normalised())

@@ -242,7 +242,8 @@ class StepMeter:
             if is_skipped:
                 progress.skipped_steps += 1
                 self.bad_batches.append((step, of_step))
-            if progress.skipped_in_a_row == self.run.arguments.bad_steps_limit:
+            # A resumed run may bring more of them than its own, lowered, limit.
+            if progress.skipped_in_a_row >= self.run.arguments.bad_steps_limit:
                 raise DivergedError(self._divergence())
         if any(skipped) and self.run.accelerator.is_main_process:
             tqdm.write(
