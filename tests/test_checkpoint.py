@@ -1,5 +1,6 @@
 """Checkpoints: complete or absent, found again, refused when of another run."""
 
+import json
 import os
 import resource
 import shutil
@@ -12,6 +13,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from pretrain_processes import CONTEXT, free_port
+from tiny_models import tiny_batch, tiny_config, tiny_model
 
 from modeling_dualrep.configuration_dualrep import DualRepConfig
 from train.checkpoint import (
@@ -312,21 +314,62 @@ def test_a_path_is_taken_as_it_is(tmp_path: Path) -> None:
     assert find_checkpoint(str(folder), tmp_path / "elsewhere") == folder
 
 
+def model_run(
+    fields: dict | None = None,
+) -> tuple[Accelerator, torch.nn.Module, torch.optim.Optimizer, dict]:
+    """A tiny model that a step was taken with, Adam for what is not frozen, and the run's description."""
+    accelerator, model = Accelerator(cpu=True), tiny_model(training=True, **(fields or {}))
+    adam = torch.optim.Adam([each for each in model.parameters() if each.requires_grad])
+    description = describe_run(model.config, ORDER)
+    model, adam = accelerator.prepare(model, adam)
+    model(**tiny_batch(4), return_loss=True).loss.backward()
+    adam.step()
+    return accelerator, model, adam, description
+
+
+@pytest.fixture
+def saved_run(tmp_path: Path) -> tuple[Path, torch.nn.Module]:
+    """A checkpoint and the model that it is of."""
+    accelerator, model, _, description = model_run()
+    return save_checkpoint(accelerator, tmp_path, 3, description, total_limit=3), model
+
+
+TOWERS = {name: config for name, config in tiny_config().to_dict().items() if name.endswith("_config")}
+
+
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
-        ({"projection_dim": 8}, "projection_dim is 512, this run's is 8"),
-        ({"video_config": {"hidden_sizes": [8], "depths": [1]}}, "video_config.depths"),
-        ({"audio_config": {"conv_dim": 2}}, "audio_config.conv_dim is 1, this run's is 2"),
-        ({"image_config": {"embedding_size": 8}}, "image_config.embedding_size is 64, this run's is 8"),
+        ({"projection_dim": 8}, "projection_dim is 6, this run's is 8"),
+        (
+            {"video_config": {**TOWERS["video_config"], "hidden_sizes": [4], "depths": [1]}},
+            "video_config.depths",
+        ),
+        ({"audio_config": {**TOWERS["audio_config"], "conv_dim": 2}}, "conv_dim is 1, this run's is 2"),
+        (
+            {"image_config": {**TOWERS["image_config"], "embedding_size": 8}},
+            "embedding_size is 4, this run's is 8",
+        ),
+        *(
+            ({name: False}, f"{name} is True, this run's is False")
+            for name in ("use_contrastive_loss", "use_similarity_loss", "use_audio", "use_image")
+        ),
+        *(
+            ({tower: {**config, "freeze": True}}, f"{tower}.freeze is False, this run's is True")
+            for tower, config in TOWERS.items()
+        ),
     ],
 )
-def test_another_architecture_is_refused_naming_both(tmp_path: Path, fields: dict, named: str) -> None:
-    accelerator, *_ = small_run()
-    folder = save(accelerator, tmp_path, 3)
+def test_another_architecture_is_refused_naming_both(
+    saved_run: tuple[Path, torch.nn.Module], fields: dict, named: str
+) -> None:
+    """With reason: what is refused could not be loaded."""
+    folder, _ = saved_run
     with pytest.raises(CheckpointError, match="another architecture") as refusal:
-        check_checkpoint(folder, describe_run(DualRepConfig(**fields), ORDER))
+        check_checkpoint(folder, describe_run(tiny_config(**fields), ORDER))
     assert named in str(refusal.value)
+    with pytest.raises((RuntimeError, ValueError)):
+        load_checkpoint(model_run(fields)[0], folder)
 
 
 def test_another_order_of_the_data_is_refused(tmp_path: Path) -> None:
@@ -336,21 +379,46 @@ def test_another_order_of_the_data_is_refused(tmp_path: Path) -> None:
         check_checkpoint(folder, describe_run(DualRepConfig(), {**ORDER, "seed": 1}))
 
 
-def test_what_changes_no_weight_may_change(tmp_path: Path) -> None:
-    accelerator, *_ = small_run()
-    folder = save(accelerator, tmp_path, 3)
-    changed = DualRepConfig(
-        temperature=0.5,
-        video_config={"freeze": True, "convolution": "factorised"},
-        audio_config={"block_dropout": 0.0},
-    )
-    check_checkpoint(folder, describe_run(changed, ORDER))
+def test_what_changes_no_weight_may_change(saved_run: tuple[Path, torch.nn.Module]) -> None:
+    folder, saved = saved_run
+    changed = {
+        "temperature": 0.5,
+        "negatives": "mean",
+        "fuse_candidates_with_anchor_video": True,
+        "video_config": {**TOWERS["video_config"], "convolution": "factorised", "num_frames": 4},
+        "audio_config": {**TOWERS["audio_config"], "block_dropout": 0.5, "spec_augment": True},
+    }
+    check_checkpoint(folder, describe_run(tiny_config(**changed), ORDER))
+    changed["video_config"]["num_frames"] = TOWERS["video_config"]["num_frames"]  # as the batch has them
+    accelerator, model, adam, _ = model_run(changed)
+    load_checkpoint(accelerator, folder)
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, saved.state_dict()[name]), name
+    assert all(state["step"] == 1 for state in adam.state.values())
+    model(**tiny_batch(4), return_loss=True).loss.backward()
+    adam.step()
+
+
+def test_what_an_earlier_version_did_not_write_down_is_not_compared(
+    saved_run: tuple[Path, torch.nn.Module],
+) -> None:
+    folder, _ = saved_run
+    description = json.loads((folder / "checkpoint.json").read_text())
+    del description["architecture"]["use_audio"]
+    (folder / "checkpoint.json").write_text(json.dumps(description))
+    check_checkpoint(folder, describe_run(tiny_config(use_audio=False), ORDER))
+    del description["data_order"]["seed"]
+    (folder / "checkpoint.json").write_text(json.dumps(description))
+    with pytest.raises(CheckpointError, match="seed is None, this run's is 0"):
+        check_checkpoint(folder, describe_run(tiny_config(), ORDER))
 
 
 def test_the_architecture_names_every_size() -> None:
     names = architecture(DualRepConfig())
     for name in (
         "projection_dim",
+        "use_audio",
+        "audio_config.freeze",
         "video_config.hidden_sizes",
         "audio_config.num_mel_bins",
         "image_config.depths",

@@ -213,6 +213,11 @@ def test_another_run_s_folder_is_left_alone(
     resumed = ("--resume_from_checkpoint", "last")
     assert "projection_dim is 8, this run's is 16" in refusal(*resumed, "--model.projection_dim", "16")
     assert "seed is 0, this run's is 1" in refusal(*resumed, "--seed", "1")
+    for field in ("use_audio", "use_image", "use_similarity_loss", "use_contrastive_loss"):
+        named = f"{field} is True, this run's is False"
+        assert named in refusal(*resumed, f"--model.{field}", "false")
+    frozen = refusal(*resumed, "--model.audio_config.freeze", "true")
+    assert "audio_config.freeze is False, this run's is True" in frozen
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").touch()
     assert "no pretraining wrote" in refusal("--output_dir", str(tmp_path / "full"))

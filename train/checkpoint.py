@@ -28,9 +28,11 @@ DESCRIPTION_FILE = "checkpoint.json"
 FILES = "files"
 # torch.save has no error of its own for a file that it cannot write: a RuntimeError says one of these.
 TORCH_WRITE_ERRORS = ("PytorchStreamWriter", "inline_container", "iostream error")
-# Fields that change no weight's shape: a checkpoint may be resumed with other values of these.
+# Which parts the model has.
+SWITCHES = ("use_contrastive_loss", "use_similarity_loss", "use_audio", "use_image")
+# Fields of the towers that change no weight's shape, and not which weights Adam has: a checkpoint may be
+# resumed with other values of these.
 WEIGHTLESS_FIELDS = (
-    "freeze",
     "convolution",
     "block_dropout",
     "embedding_dropout",
@@ -209,8 +211,8 @@ def describe_run(config: DualRepConfig, data_order: dict[str, Any]) -> dict[str,
 
 
 def architecture(config: DualRepConfig) -> dict[str, Any]:
-    """The fields of the configuration that decide which weights there are, dotted."""
-    fields = {"projection_dim": config.projection_dim}
+    """The fields of the configuration that decide which weights there are and which are trained, dotted."""
+    fields = {name: getattr(config, name) for name in ("projection_dim", *SWITCHES)}
     for tower in ("video_config", "audio_config", "image_config"):
         tower_config = getattr(config, tower)
         for name in sorted(type(tower_config).own_fields() - set(WEIGHTLESS_FIELDS)):
@@ -227,7 +229,9 @@ def check_checkpoint(folder: Path, description: dict[str, Any]) -> None:
         ("data_order", "another order of the clips"),
     ):
         for name in sorted(saved[part].keys() | description[part].keys()):
-            there, here = saved[part].get(name), description[part].get(name)
+            here = description[part].get(name)
+            # An earlier version wrote fewer fields of the architecture down.
+            there = saved[part].get(name, here if part == "architecture" else None)
             if there != here:
                 raise CheckpointError(
                     f"The checkpoint {folder} is of {what}: its {name} is {there}, this run's is {here}. "
