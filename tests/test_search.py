@@ -366,6 +366,7 @@ def test_a_remark_that_cannot_be_heard(
         (["--record-text", "femur", "--frame", "x.png"], "Say what to search for"),
         (["--recording", "scan.mp4"], "Say what to search for"),
         (["--record-text", "?!"], "nothing to say"),
+        (["--record-text", "femur " * 51], "has 306 characters, but may have 300"),
         (["--record-text", "femur", "--top", "0"], "at least 1"),
         (["--frame", "nowhere.png"], "no picture that can be read"),
         (["--recording", "nowhere.mp4", "--at", "1"], "There is no recording"),
@@ -376,6 +377,14 @@ def test_other_questions_that_cannot_be_answered(
 ) -> None:
     assert main([str(index), *words]) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_a_voice_that_does_not_start_is_a_sentence(
+    index: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr("espeakng_loader.get_data_path", lambda: str(tmp_path))
+    assert main([str(index), "--record-text", "femur"]) == 2
+    assert "did not start with the voices" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

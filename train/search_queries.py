@@ -33,6 +33,8 @@ from train.triples import log_mel
 SHORTEST_SECONDS = 0.3
 SILENT_DB = -60.0
 LEVEL_WINDOW_SECONDS = 0.03
+# Half a minute of speech: all of a text is spoken before a clip's length of it is taken.
+LONGEST_TEXT = 300
 
 
 @dataclass(frozen=True)
@@ -79,11 +81,15 @@ def text_query(text: str, searcher: SearchModel, parameters: ClipParameters) -> 
     deviation below the mean of the recordings that the model learnt from.
 
     Raises:
-        SearchError: there is nothing to say, or espeak-ng is not there.
+        SearchError: there is nothing to say, or more than 300 characters of it, or espeak-ng is not there.
     """
+    if len(text) > LONGEST_TEXT:
+        raise SearchError(
+            f"The remark has {len(text)} characters, but may have {LONGEST_TEXT}: give a sentence or two."
+        )
     try:
         spoken = espeak.synthesize(text, espeak.Voice())
-    except (ImportError, ValueError) as error:
+    except (ImportError, RuntimeError, ValueError) as error:
         raise SearchError(str(error)) from error
     waveform = resample_poly(spoken, SAMPLING_RATE_HZ, espeak.SAMPLING_RATE_HZ).astype(np.float32)
     loudness_lufs = EBU_R128_LUFS if parameters.loudness_lufs is None else parameters.loudness_lufs
