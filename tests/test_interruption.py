@@ -5,12 +5,20 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from accelerate import Accelerator
+from pretrain_processes import CONTEXT, free_port
 from torch.utils.data import DataLoader, IterableDataset
 
-from train.interruption import EXIT_STATUS, NoticeOfEnd, RunInterruptedError, leave_notices_to_trainer
+from train.interruption import (
+    EXIT_STATUS,
+    NoticeCameError,
+    NoticeOfEnd,
+    RunInterruptedError,
+    leave_notices_to_trainer,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +53,44 @@ def test_after_another_error_the_signal_is_what_it_was(handler: object) -> None:
 
 def test_the_exit_status_is_that_of_a_process_which_the_signal_ended() -> None:
     assert EXIT_STATUS == 143
+
+
+def test_between_two_steps_items_come_as_long_as_the_signal_does_not() -> None:
+    seen = []
+    with NoticeOfEnd(Accelerator(cpu=True)) as notice:
+        assert list(notice.until_it_comes("abc")) == ["a", "b", "c"]
+        with pytest.raises(NoticeCameError):
+            for item in notice.until_it_comes(range(9)):
+                seen.append(item)
+                if item == 3:
+                    os.kill(os.getpid(), signal.SIGTERM)
+    assert seen == [0, 1, 2, 3]
+
+
+def items_of_one_process(rank: int, port: int, folder: Path) -> None:
+    """Notes how far it comes; only the second process gets the signal."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    seen = []
+    with NoticeOfEnd(Accelerator(cpu=True)) as notice, pytest.raises(NoticeCameError):
+        for item in notice.until_it_comes(range(9)):
+            seen.append(item)
+            if (rank, item) == (1, 3):
+                os.kill(os.getpid(), signal.SIGTERM)
+    (folder / str(rank)).write_text(repr(seen))
+
+
+def test_all_processes_stop_at_the_same_item(tmp_path: Path) -> None:
+    port = free_port()
+    processes = [
+        CONTEXT.Process(target=items_of_one_process, args=(rank, port, tmp_path)) for rank in range(2)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    assert [(tmp_path / str(rank)).read_text() for rank in range(2)] == ["[0, 1, 2, 3]"] * 2
 
 
 class OwnProcess(IterableDataset):

@@ -4,6 +4,7 @@ import errno
 import math
 import os
 import signal
+import time
 from collections.abc import Iterator
 from functools import partial
 from itertools import islice
@@ -18,9 +19,11 @@ from transformers import BatchFeature
 
 from train.arguments import ArgumentsError, PretrainArguments
 from train.checkpoint import load_checkpoint, saved_steps
-from train.interruption import RunInterruptedError
+from train.interruption import NoticeOfEnd, RunInterruptedError
 from train.loop import DivergedError, StepMeter, train, training_step
 from train.training_run import TrainingRun, prepare_run
+
+DESCRIPTION = {"architecture": {}, "data_order": {}}
 
 
 class OneNumber(torch.nn.Module):
@@ -65,8 +68,9 @@ def run_it(run: TrainingRun, folder: Path, given: Iterator | None = None) -> lis
         evaluated.append(run.progress.step)
         return {"chance_recall_at_5": 0.05, "image_to_video_recall_at_5": 0.5}
 
-    description = {"architecture": {}, "data_order": {}}
-    train(run, batches() if given is None else given, evaluate, folder / "checkpoints", description)
+    with NoticeOfEnd(run.accelerator) as notice:
+        told = {"evaluate": evaluate, "checkpoints": folder / "checkpoints", "notice": notice}
+        train(run, batches() if given is None else given, description=DESCRIPTION, **told)
     return evaluated
 
 
@@ -102,9 +106,12 @@ def test_the_history_holds_the_means_between_log_lines(tmp_path: Path) -> None:
 
 
 def test_evaluation_and_checkpoints_come_when_they_are_due(tmp_path: Path) -> None:
-    run = make_run(tmp_path, 6, evaluation_steps=2, checkpointing_steps=3)
-    assert run_it(run, tmp_path) == [2, 4], "after the last step the caller evaluates"
-    assert saved_steps(tmp_path / "checkpoints") == [3, 6]
+    run = make_run(tmp_path, 7, evaluation_steps=2, checkpointing_steps=3)
+    assert run_it(run, tmp_path) == [2, 4, 6], "after the last step the caller evaluates"
+    assert saved_steps(tmp_path / "checkpoints") == [3, 6, 7], "the last step is kept in any case"
+    run = make_run(tmp_path, 7)
+    run_it(run, tmp_path / "without")
+    assert not saved_steps(tmp_path / "without" / "checkpoints"), "unless none is asked for"
 
 
 def test_the_first_steps_take_mean_negatives_and_the_configuration_stays(tmp_path: Path) -> None:
@@ -287,11 +294,49 @@ def test_sigterm_ends_the_run_after_the_step_with_a_checkpoint(
     assert run.progress.step == 5 and saved_steps(tmp_path / "checkpoints") == [5]
 
 
-def test_sigterm_in_the_last_step_lets_the_run_end_well(tmp_path: Path, handler_of_sigterm: object) -> None:
+def test_sigterm_in_the_last_step_leaves_it_too(tmp_path: Path, handler_of_sigterm: object) -> None:
+    """What comes after it, measuring and writing, may take longer than a cluster waits."""
     run = make_run(tmp_path, 5)
-    run_it(run, tmp_path, with_sigterm_before(5))
-    assert run.progress.step == 5 and not saved_steps(tmp_path / "checkpoints")
-    assert signal.getsignal(signal.SIGTERM) == handler_of_sigterm
+    with pytest.raises(RunInterruptedError, match="after step 5; it is kept in"):
+        run_it(run, tmp_path, with_sigterm_before(5))
+    assert run.progress.step == 5 and saved_steps(tmp_path / "checkpoints") == [5]
+
+
+@pytest.mark.parametrize("checkpointing_steps", [None, 2, 3])
+def test_sigterm_cuts_an_evaluation_short(
+    tmp_path: Path, handler_of_sigterm: object, checkpointing_steps: int | None
+) -> None:
+    """Whether the step that is evaluated was kept already or not."""
+    run = make_run(tmp_path, 9, evaluation_steps=2, checkpointing_steps=checkpointing_steps)
+    began = time.monotonic()
+    with NoticeOfEnd(run.accelerator) as notice:
+
+        def evaluate_for_an_hour() -> dict[str, float]:
+            for second in notice.until_it_comes(range(3600)):
+                if second == 1:
+                    os.kill(os.getpid(), signal.SIGTERM)
+                time.sleep(1 if second > 1 else 0)
+            raise AssertionError("the evaluation came to its end")
+
+        with pytest.raises(RunInterruptedError, match=r"after step 2; it is kept in .*checkpoints/2\."):
+            train(run, batches(), evaluate_for_an_hour, tmp_path / "checkpoints", DESCRIPTION, notice)
+    assert time.monotonic() - began < 30
+    assert saved_steps(tmp_path / "checkpoints") == [2]
+
+
+def test_a_step_is_kept_before_it_is_evaluated_and_a_resumed_run_evaluates_it(tmp_path: Path) -> None:
+    fields = {"evaluation_steps": 2, "checkpointing_steps": 2}
+    run = make_run(tmp_path, 6, **fields)
+
+    def die() -> dict[str, float]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), NoticeOfEnd(run.accelerator) as notice:
+        train(run, batches(), die, tmp_path / "checkpoints", DESCRIPTION, notice)
+    assert saved_steps(tmp_path / "checkpoints") == [2]
+    resumed = make_run(tmp_path, 6, **fields)
+    load_checkpoint(resumed.accelerator, tmp_path / "checkpoints" / "2")
+    assert run_it(resumed, tmp_path) == [2, 4]
 
 
 class Overflowing(OneNumber):

@@ -1,8 +1,13 @@
 """A pretraining run from clips to a model folder, its resumption, and its refusals."""
 
 import json
+import os
 import shutil
+import signal
 import sys
+import time
+from collections.abc import Iterator
+from itertools import cycle
 from pathlib import Path
 
 import pytest
@@ -13,8 +18,10 @@ from clips_helpers import TINY_MODEL, make_row, write_clips, write_small_set
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoProcessor
 
+import train.pretrain
 from train.arguments import PretrainArguments, build, merge
 from train.checkpoint import saved_steps
+from train.interruption import RunInterruptedError
 from train.metrics_file import read_metrics
 from train.pretrain import main, pretrain, results_text
 
@@ -23,6 +30,14 @@ from train.pretrain import main, pretrain, results_text
 def fresh_accelerate() -> None:
     """accelerate keeps its precision for the life of a process."""
     AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture(autouse=True)
+def handler_of_sigterm() -> Iterator[None]:
+    """What handles the signal before a test is put back after it."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +128,40 @@ def test_resuming_gives_the_losses_and_weights_of_the_undisturbed_run(clips: Pat
     assert history(stopped / "checkpoints" / "6") == history(whole / "checkpoints" / "6")
     assert [row["step"] for row in history(stopped / "checkpoints" / "6")] == [1, 2, 3, 4, 5, 6]
     assert_same(weights(stopped), weights(whole))
+
+
+@pytest.mark.parametrize("evaluation", ["on the way", "in the end"])
+@pytest.mark.parametrize("checkpointing_steps", [None, 3])
+def test_sigterm_in_an_evaluation_leaves_a_checkpoint_at_once(
+    clips: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    evaluation: str,
+    checkpointing_steps: int | None,
+) -> None:
+    """However long the gallery is; the resumed run ends as the undisturbed one."""
+    fields = {"checkpointing_steps": checkpointing_steps, "mixed_precision": "bf16"}
+    fields |= {"evaluation_steps": 4} if evaluation == "on the way" else {}
+    whole = run(clips, tmp_path / "whole", **fields)
+    batches, began = train.pretrain.gallery_batches, time.monotonic()
+
+    def batches_of_hours(*told: object) -> Iterator[object]:
+        for number, batch in enumerate(cycle(batches(*told))):
+            if number == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+    with monkeypatch.context() as slow:
+        slow.setattr(train.pretrain, "gallery_batches", batches_of_hours)
+        with pytest.raises(RunInterruptedError, match="Pass --resume_from_checkpoint last"):
+            run(clips, tmp_path / "stopped", **fields)
+    assert time.monotonic() - began < 30
+    step = 4 if evaluation == "on the way" else 6
+    assert saved_steps(tmp_path / "stopped" / "checkpoints")[-1] == step
+    run(clips, tmp_path / "stopped", resume_from_checkpoint="last", **fields)
+    assert_same(weights(tmp_path / "stopped"), weights(whole))
+    first, second = (read_metrics(folder / "metrics.json") for folder in (whole, tmp_path / "stopped"))
+    assert first["metrics"] == second["metrics"]
 
 
 def test_the_same_seed_gives_the_same_run_and_another_another(clips: Path, tmp_path: Path) -> None:

@@ -174,7 +174,8 @@ class PretrainArguments:
             sound.
         evaluation_steps: evaluate on held-out scans every so many steps; left out: only at the end.
         evaluation_clips: clips in the gallery that retrieval searches.
-        checkpointing_steps: write a checkpoint every so many steps; left out: none, but at SIGTERM.
+        checkpointing_steps: write a checkpoint every so many steps, and after the last one; left out: none,
+            but at SIGTERM.
         checkpoints_total_limit: older checkpoints are removed beyond this number.
         resume_from_checkpoint: `last`, `last_or_new` (start anew where no checkpoint was written yet: for
             jobs that a cluster puts back into its queue), or the path of a checkpoint folder.

@@ -24,6 +24,7 @@ from modeling_dualrep.modeling_dualrep import DualRepModel
 from modeling_dualrep.tower import DualRepTower
 from train.arguments import PretrainArguments
 from train.cpu_memory import keep_freed_memory
+from train.interruption import NoticeOfEnd
 from train.loop import Batch, train
 from train.precision import chosen_precision
 from train.training_run import TrainingRun, build_optimizer, compile_towers, prepare_run
@@ -71,7 +72,8 @@ def training_steps(run: TrainingRun, batch: BatchFeature, steps: int) -> Step:
 def take_steps(run: TrainingRun, batches: Iterable[Batch], steps: int) -> None:
     """So many steps of the training loop, the last of which is logged."""
     run.max_steps += steps
-    train(run, batches, evaluate=None, checkpoints=Path(), description={})
+    with NoticeOfEnd(run.accelerator) as notice:
+        train(run, batches, evaluate=None, checkpoints=Path(), description={}, notice=notice)
 
 
 def bare_towers_steps(run: TrainingRun, batch: BatchFeature, steps: int) -> Step:

@@ -1,5 +1,5 @@
 """SIGTERM, a cluster's notice that it will soon end the job: the run stops after a whole step, on all
-processes at the same one, so that a checkpoint can be written.
+processes at the same one, so that a checkpoint can be written. An evaluation is cut short.
 
 The training processes must get the signal. torchrun and `accelerate launch` of several processes pass theirs
 on, and kill what still runs 30 s later; `accelerate launch` of one process passes nothing on, so send it to
@@ -10,12 +10,15 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Iterable, Iterator
 from types import FrameType, TracebackType
+from typing import TypeVar
 
 import torch
 import torch.distributed
 from accelerate import Accelerator
 
+Item = TypeVar("Item")
 # As shells and clusters report a process that SIGTERM ended.
 EXIT_STATUS = 128 + signal.SIGTERM
 
@@ -24,8 +27,13 @@ class RunInterruptedError(RuntimeError):
     """A notice ended the run before its last step; the text says where to go on."""
 
 
+class NoticeCameError(RuntimeError):
+    """A notice cut work between two steps short, such as an evaluation."""
+
+
 class NoticeOfEnd:
-    """Within it, SIGTERM ends nothing at once; `has_come` tells after each step whether the run is to stop.
+    """Within it, SIGTERM ends nothing at once; `has_come` tells after each step whether the run is to stop,
+    and `until_it_comes` stops what lies between two steps.
 
     Args:
         accelerator: its processes are told alike, whichever of them got the signal.
@@ -56,6 +64,17 @@ class NoticeOfEnd:
         flag = torch.tensor(self.received, dtype=torch.int32)
         torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX, group=self.group)
         return bool(flag)
+
+    def until_it_comes(self, items: Iterable[Item]) -> Iterator[Item]:
+        """The items, as long as no process got the signal. All processes ask for equally many.
+
+        Raises:
+            NoticeCameError: in the place of the next item.
+        """
+        for item in items:
+            if self.has_come():
+                raise NoticeCameError("SIGTERM came between two steps.")
+            yield item
 
     def _receive(self, signal_number: int, frame: FrameType | None) -> None:
         self.received = True

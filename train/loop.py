@@ -14,10 +14,11 @@ from transformers import BatchFeature
 
 from modeling_dualrep.outputs import DualRepOutput
 from train.checkpoint import save_checkpoint
-from train.interruption import NoticeOfEnd, RunInterruptedError
+from train.interruption import NoticeCameError, NoticeOfEnd, RunInterruptedError
 from train.training_run import TrainingRun
 
 Batch = tuple[list[str], BatchFeature]
+Evaluate = Callable[[], dict[str, float]]
 SKIPPED = "skipped"
 # An error names the clips of so many bad batches, the newest ones.
 NAMED_BATCHES = 3
@@ -30,9 +31,10 @@ class DivergedError(RuntimeError):
 def train(
     run: TrainingRun,
     batches: Iterable[Batch],
-    evaluate: Callable[[], dict[str, float]] | None,
+    evaluate: Evaluate | None,
     checkpoints: Path,
     description: dict[str, Any],
+    notice: NoticeOfEnd,
 ) -> None:
     """Trains from `run.progress.step` to `run.max_steps`.
 
@@ -42,35 +44,60 @@ def train(
         evaluate: measures the model on held-out clips: name to number; None where there are none.
         checkpoints: where checkpoints go.
         description: kept with every checkpoint, to compare at resuming.
+        notice: asked after every step; `evaluate` may ask it too, and raise its NoticeCameError.
 
     Raises:
         DivergedError: `bad_steps_limit` steps in a row were skipped; names the newest ones and their clips.
         RunInterruptedError: SIGTERM came to one of the processes; a checkpoint of the last step is written.
     """
-    arguments, progress = run.arguments, run.progress
-    meter = StepMeter(run)
+    progress, meter = run.progress, StepMeter(run)
 
     def save() -> Path | None:
         progress.unlogged = meter.unlogged()
-        limit = arguments.checkpoints_total_limit
-        return save_checkpoint(run.accelerator, checkpoints, progress.step, description, limit)
+        return keep_state(run, checkpoints, description)
 
     run.model.train()
-    with _progress_bar(run) as bar, NoticeOfEnd(run.accelerator) as notice:
+    with _progress_bar(run) as bar:
+        if progress.step:  # the checkpoint was written before the evaluation of its step
+            _evaluate_if_due(run, evaluate, save)
         for clip_ids, batch in _until(batches, run):
             losses = training_step(run, clip_ids, batch)
             progress.step += 1
             bar.update()
             meter.add(losses, clip_ids)
-            is_last = progress.step == run.max_steps
-            if progress.step % arguments.logging_steps == 0 or is_last:
+            if _is_due_or_last(run.arguments.logging_steps, run):
                 bar.set_postfix(meter.log())
-            if not is_last and notice.has_come():
-                raise RunInterruptedError(_where_to_go_on(progress.step, save()))
-            if evaluate is not None and not is_last and _is_due(arguments.evaluation_steps, progress.step):
-                _log_evaluation(run, evaluate())
-            if _is_due(arguments.checkpointing_steps, progress.step):
-                save()
+            has_come = notice.has_come()
+            kept = save() if has_come or _is_due_or_last(run.arguments.checkpointing_steps, run) else None
+            if has_come:
+                raise RunInterruptedError(_where_to_go_on(progress.step, kept))
+            _evaluate_if_due(run, evaluate, save, kept)
+
+
+def keep_state(run: TrainingRun, checkpoints: Path, description: dict[str, Any]) -> Path | None:
+    """A checkpoint of the step that the run has come to; None where it could not be written."""
+    limit = run.arguments.checkpoints_total_limit
+    return save_checkpoint(run.accelerator, checkpoints, run.progress.step, description, limit)
+
+
+@contextmanager
+def kept_at_notice(
+    run: TrainingRun, save: Callable[[], Path | None], kept: Path | None = None
+) -> Iterator[None]:
+    """Within it, a notice that cuts work between two steps short ends the run, with a checkpoint.
+
+    Args:
+        run: for the step that it has come to.
+        save: writes the checkpoint of this step.
+        kept: where it was written already, if so.
+
+    Raises:
+        RunInterruptedError: the notice came.
+    """
+    try:
+        yield
+    except NoticeCameError as notice:
+        raise RunInterruptedError(_where_to_go_on(run.progress.step, kept or save())) from notice
 
 
 def training_step(run: TrainingRun, clip_ids: list[str], batch: BatchFeature) -> dict[str, Tensor]:
@@ -290,12 +317,28 @@ def _is_due(every: int | None, step: int) -> bool:
     return every is not None and step % every == 0
 
 
+def _is_due_or_last(every: int | None, run: TrainingRun) -> bool:
+    step = run.progress.step
+    return every is not None and (step % every == 0 or step == run.max_steps)
+
+
 def _where_to_go_on(step: int, checkpoint: Path | None) -> str:
     place = f"it is kept in {checkpoint}" if checkpoint else "but its checkpoint could not be written"
     return (
         f"SIGTERM ended the run after step {step}; {place}. Pass --resume_from_checkpoint last to go on from "
         "the newest checkpoint."
     )
+
+
+def _evaluate_if_due(
+    run: TrainingRun, evaluate: Evaluate | None, save: Callable[[], Path | None], kept: Path | None = None
+) -> None:
+    """Evaluates where this step is one for it; after the last one the caller does."""
+    step = run.progress.step
+    if evaluate is None or step >= run.max_steps or not _is_due(run.arguments.evaluation_steps, step):
+        return
+    with kept_at_notice(run, save, kept):
+        _log_evaluation(run, evaluate())
 
 
 def _log_evaluation(run: TrainingRun, metrics: dict[str, float]) -> None:

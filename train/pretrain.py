@@ -5,12 +5,13 @@ accelerate launch train/pretrain.py                                        # the
 accelerate launch train/pretrain.py train/recipes/paper_medium.yaml --dataset CLIPS --output_dir OUT
 accelerate launch train/pretrain.py RECIPE.yaml --resume_from_checkpoint last
 
-SIGTERM, a cluster's notice, ends the run after a step, with a checkpoint and exit status 143; a job that is
-started again with `--resume_from_checkpoint last_or_new` goes on from there.
+SIGTERM, a cluster's notice, ends the run after a step or an evaluation's batch, with a checkpoint and exit
+status 143; a job that is started again with `--resume_from_checkpoint last_or_new` goes on from there.
 """
 
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -52,8 +53,8 @@ from train.cpu_cores import use_free_cores
 from train.cpu_memory import keep_freed_memory
 from train.data_facts import write_data_facts
 from train.evaluation import GalleryEmbeddings, embed_gallery, measure
-from train.interruption import EXIT_STATUS, RunInterruptedError, leave_notices_to_trainer
-from train.loop import DivergedError, train
+from train.interruption import EXIT_STATUS, NoticeOfEnd, RunInterruptedError, leave_notices_to_trainer
+from train.loop import Batch, DivergedError, keep_state, kept_at_notice, train
 from train.model_folder import CHECKPOINTS, check_output_dir, write_model_folder, write_recipe
 from train.precision import chosen_precision, training_device_type
 from train.processes import check_processes
@@ -340,35 +341,39 @@ def train_and_embed(
     """Trains the run to its end; returns the embeddings of the gallery, if there is one."""
     arguments, accelerator = run.arguments, run.accelerator
     model = accelerator.unwrap_model(run.model)
-    in_training, held_out = (
-        build_triples(arguments, model.config, processor, augmented, clips.sound)
-        for augmented in (True, False)
-    )
+    held_out = build_triples(arguments, model.config, processor, augmented=False, sound=clips.sound)
+    checkpoints = Path(arguments.output_dir) / CHECKPOINTS
 
     def embed() -> GalleryEmbeddings:
         batches = gallery_batches(held_out, clips.gallery, arguments.per_device_train_batch_size)
         with torch.compiler.set_stance("force_eager"):  # compiling takes longer than these few batches
-            return embed_gallery(model, batches, accelerator.device)
+            return embed_gallery(model, notice.until_it_comes(batches), accelerator.device)
 
     accelerator.init_trackers("dualrep")
-    loader = training_batches(
-        in_training,
-        clips.order,
-        arguments.dataloader_num_workers,
-        pin_memory=accelerator.device.type == "cuda",
-    )
-    loader.worker_init_fn = leave_notices_to_trainer
-    batches = normalised_batches(loader, in_training.statistics, accelerator.device)
     evaluate = (lambda: measure(embed())) if clips.gallery else None
+    batches, gallery = batches_of_run(run, processor, clips), None
     try:
-        train(run, batches, evaluate, Path(arguments.output_dir) / CHECKPOINTS, description)
+        with NoticeOfEnd(accelerator) as notice:
+            train(run, batches, evaluate, checkpoints, description, notice)
+            # What is measured in the end is the model as it is saved: in float32, whatever it was trained in.
+            accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+            with kept_at_notice(run, lambda: keep_state(run, checkpoints, description)):
+                gallery = embed() if clips.gallery else None
     except RunInterruptedError:
         accelerator.end_training()
         raise
     accelerator.end_training()
-    # What is measured in the end is the model as it is saved: in float32, whatever it was trained in.
-    accelerator.unwrap_model(model, keep_fp32_wrapper=False)
-    return embed() if clips.gallery else None
+    return gallery
+
+
+def batches_of_run(run: TrainingRun, processor: DualRepProcessor, clips: Clips) -> Iterator[Batch]:
+    """Endless batches of varied clips, from the run's next one on."""
+    config, device = run.accelerator.unwrap_model(run.model).config, run.accelerator.device
+    triples = build_triples(run.arguments, config, processor, augmented=True, sound=clips.sound)
+    workers = run.arguments.dataloader_num_workers
+    loader = training_batches(triples, clips.order, workers, pin_memory=device.type == "cuda")
+    loader.worker_init_fn = leave_notices_to_trainer
+    return normalised_batches(loader, triples.statistics, device)
 
 
 def build_triples(
@@ -411,7 +416,7 @@ def finish(
     metrics = {"train/loss": run.progress.history[-1]["loss"]} if run.progress.history else {}
     groups = [row[SCAN_ID] for row in clips.gallery]
     if gallery is not None:
-        metrics |= {f"validation/{name}": value for name, value in measure(gallery).items()}
+        metrics |= {f"validation/{name}": value for name, value in measure(gallery, groups).items()}
         if arguments.simulation is not None:
             from train import demo
 
@@ -442,7 +447,8 @@ def control_metrics(run: TrainingRun, processor: DualRepProcessor, rows: list[Ro
     model = run.accelerator.unwrap_model(run.model)
     held_out = build_triples(run.arguments, model.config, processor, augmented=False)
     batches = gallery_batches(held_out, rows, len(rows))
-    measured = measure(embed_gallery(model, batches, run.accelerator.device))
+    gallery = embed_gallery(model, batches, run.accelerator.device)
+    measured = measure(gallery, [row[SCAN_ID] for row in rows])
     return {f"control/{name}": value for name, value in measured.items() if name.startswith("speech_to")}
 
 
