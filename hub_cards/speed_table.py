@@ -10,22 +10,39 @@ def speed_table(results: Sequence[dict[str, Any]]) -> str:
     Args:
         results: what the benchmarks wrote as JSON, all on one machine.
     """
-    machine = results[0]["machine"]
     lines = [
-        f"On {machine['gpu'] or machine['cpu']}, {machine['cores']} cores:",
+        _measured_on(results),
         "",
         "| benchmark | ratio | measured | bar | holds |",
         "|---|---|---|---|---|",
     ]
     for result in results:
-        name = result["benchmark"]
-        if result["skipped"] is not None:
-            lines.append(f"| {name} | skipped: {result['skipped']} | | | |")
-        for ratio in result["ratios"]:
-            bar = f"{'at most' if ratio['is_at_most'] else 'at least'} {ratio['bar']:g}"
-            holds = "yes" if ratio["holds"] else "no"
-            lines.append(f"| {name} | {ratio['name']} | {ratio['value']:.3f} | {bar} | {holds} |")
+        if result["skipped"] is not None and not result["ratios"]:
+            lines.append(f"| {result['benchmark']} | skipped: {result['skipped']} | | | |")
+        lines += [_row(result["benchmark"], ratio) for ratio in result["ratios"]]
     return "\n".join(lines)
+
+
+def _measured_on(results: Sequence[dict[str, Any]]) -> str:
+    """The machine, and the code of each row."""
+    machine = results[0]["machine"]
+    of_versions: dict[str, list[str]] = {}
+    for result in results:
+        of_versions.setdefault(result["code_version"], []).append(result["benchmark"])
+    codes = [
+        f"{version} ({', '.join(names)})" if len(of_versions) > 1 else version
+        for version, names in of_versions.items()
+    ]
+    return f"On {machine['gpu'] or machine['cpu']}, {machine['cores']} cores, by the code {'; '.join(codes)}:"
+
+
+def _row(benchmark: str, ratio: dict[str, Any]) -> str:
+    bar = f"{'at most' if ratio['is_at_most'] else 'at least'} {ratio['bar']:g}"
+    # Files of before single ratios were skipped do not name it.
+    lacking = ratio.get("skipped")
+    measured = f"skipped: {lacking}" if lacking else f"{ratio['value']:.3f}"
+    holds = "" if lacking else "yes" if ratio["holds"] else "no"
+    return f"| {benchmark} | {ratio['name']} | {measured} | {bar} | {holds}{' ' if holds else ''}|"
 
 
 def projection_table(projection: dict[str, Any]) -> str:

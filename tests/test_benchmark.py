@@ -30,7 +30,7 @@ class QuickArguments:
 
 def quick(arguments: QuickArguments) -> BenchmarkResult:
     if not arguments.value:
-        raise SkippedError("needs a number")
+        raise SkippedError("needs a number", [Ratio("one / other", None, 1.5, is_at_most=True)])
     return BenchmarkResult([Ratio("one / other", arguments.value, 1.5, is_at_most=True)], {"seconds": [2.0]})
 
 
@@ -46,6 +46,7 @@ def test_the_result_says_what_was_timed_and_on_what(tmp_path: Path, capsys: pyte
     assert result["benchmark"] == "quick" and result["skipped"] is None
     (ratio,) = result["ratios"]
     assert (ratio["value"], ratio["bar"], ratio["holds"]) == (1.25, 1.5, True)
+    assert result["details"].pop("wall_seconds") >= 0
     assert result["details"] == {"seconds": [2.0]}
     assert result["settings"]["value"] == 1.25 and result["settings"]["threads"] >= 1
     assert "cores" in result["machine"] and result["code_version"]
@@ -59,8 +60,11 @@ def test_a_ratio_beyond_its_bar_is_said_to_be(capsys: pytest.CaptureFixture) -> 
 
 def test_what_the_machine_lacks_is_named(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["quick", "--value", "0", "--output", str(tmp_path / "quick.json")]) == 0
-    assert "| quick | skipped: needs a number |" in capsys.readouterr().out
-    assert json.loads((tmp_path / "quick.json").read_text())["skipped"] == "needs a number"
+    assert "| quick | one / other | skipped: needs a number | at most 1.5 | |" in capsys.readouterr().out
+    result = json.loads((tmp_path / "quick.json").read_text())
+    assert result["skipped"] == "needs a number" and result["details"]["wall_seconds"] >= 0
+    (ratio,) = result["ratios"]
+    assert (ratio["name"], ratio["value"], ratio["holds"]) == ("one / other", None, None)
 
 
 def test_all_runs_each_in_a_process_of_its_own(

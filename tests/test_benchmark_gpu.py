@@ -43,8 +43,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_without_a_gpu_it_is_skipped_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(SkippedError, match="needs a CUDA device"):
+    with pytest.raises(SkippedError, match="needs a CUDA device") as skipped:
         benchmark_gpu.benchmark_gpu(GpuArguments())
+    assert [ratio.name for ratio in skipped.value.ratios] == [each.name for each in gpu_ratios(1, 1, 1)]
+    assert all(ratio.value is None and ratio.skipped for ratio in skipped.value.ratios)
 
 
 def test_the_whole_measurement() -> None:

@@ -14,7 +14,7 @@ from train import benchmark_cpu, benchmark_step
 from train.arguments import ArgumentsError
 from train.benchmark import BENCHMARKS
 from train.benchmark_cpu import CpuArguments
-from train.benchmark_step import StepArguments, doubled_while
+from train.benchmark_step import StepArguments, chosen_rounds, doubled_while
 
 SMALL = {"batch_size": 3, "rounds": 2, "clip_seconds": 0.5, "model": TINY_MODEL}
 
@@ -43,6 +43,17 @@ def test_the_default_is_the_paper_s_size_and_a_batch_of_16() -> None:
     arguments = StepArguments()
     assert (arguments.batch_size, arguments.clip_seconds, arguments.model) == (16, 6.0, {})
     assert arguments.mixed_precision is None, "pretrain.py's own default"
+
+
+@pytest.mark.parametrize(("has_bf16", "rounds"), [(True, 5), (False, 2)])
+def test_slow_processors_take_fewer_rounds_unless_told(
+    monkeypatch: pytest.MonkeyPatch, has_bf16: bool, rounds: int
+) -> None:
+    capabilities = {"avx512_bf16": has_bf16}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    for arguments in (StepArguments, CpuArguments):
+        assert chosen_rounds(arguments().rounds, "cpu") == rounds
+        assert chosen_rounds(arguments(rounds=7).rounds, "cpu") == 7
 
 
 @pytest.mark.parametrize(("has_bf16", "bar", "precision"), [(True, 2.5, "bf16"), (False, 1.3, "no")])

@@ -7,17 +7,36 @@ AT_LEAST = {"name": "loader / bare loop", "value": 0.85, "bar": 0.8, "is_at_most
 AT_MOST = {"name": "step / bare step", "value": 1.0625, "bar": 1.05, "is_at_most": True, "holds": False}
 
 
-def of(name: str, ratios: list[dict], skipped: str | None = None, machine: dict = MACHINE) -> dict:
-    return {"benchmark": name, "ratios": ratios, "skipped": skipped, "machine": machine}
+UNMEASURED = {"name": "N / one", "value": None, "bar": 0.85, "is_at_most": False, "holds": None}
+
+
+def of(name: str, ratios: list[dict], skipped: str | None = None, **fields: object) -> dict:
+    result = {"benchmark": name, "ratios": ratios, "skipped": skipped}
+    return result | {"machine": MACHINE, "code_version": "0.1.0 (abc)"} | fields
 
 
 def test_every_ratio_stands_with_its_bar() -> None:
     lines = speed_table([of("loader", [AT_LEAST]), of("step", [AT_MOST])]).splitlines()
-    assert lines[0] == "On some processor, 4 cores:"
+    assert lines[0] == "On some processor, 4 cores, by the code 0.1.0 (abc):"
     assert lines[-2:] == [
         "| loader | loader / bare loop | 0.850 | at least 0.8 | yes |",
         "| step | step / bare step | 1.062 | at most 1.05 | no |",
     ]
+
+
+def test_rows_of_different_code_say_of_which() -> None:
+    results = [of("step", [AT_MOST]), of("loader", [AT_LEAST], code_version="0.1.0 (def+changed)")]
+    text = speed_table([*results, of("cpu", [AT_LEAST])])
+    assert text.startswith(
+        "On some processor, 4 cores, by the code 0.1.0 (abc) (step, cpu); 0.1.0 (def+changed) (loader):"
+    )
+
+
+def test_a_ratio_that_was_skipped_stands_with_its_bar() -> None:
+    text = speed_table([of("loader", [AT_LEAST, UNMEASURED | {"skipped": "needs 3 cores"}])])
+    assert text.endswith("| loader | N / one | skipped: needs 3 cores | at least 0.85 | |")
+    gpu = of("gpu", [UNMEASURED | {"skipped": "needs a CUDA device"}], skipped="needs a CUDA device")
+    assert speed_table([gpu]).count("skipped") == 1
 
 
 def test_what_was_skipped_is_named() -> None:
@@ -27,7 +46,7 @@ def test_what_was_skipped_is_named() -> None:
 
 def test_a_gpu_is_the_machine() -> None:
     machine = {"cpu": "some processor", "cores": 16, "gpu": "some accelerator"}
-    assert speed_table([of("step", [AT_MOST], machine=machine)]).startswith("On some accelerator, 16 cores:")
+    assert speed_table([of("step", [AT_MOST], machine=machine)]).startswith("On some accelerator, 16 cores,")
 
 
 def test_a_projection_says_what_it_hangs_on_and_what_breaks_first() -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from train import timing
-from train.timing import Ratio, alternating_rounds, median_ratio, median_seconds
+from train.timing import Ratio, SkippedError, alternating_rounds, median_ratio, median_seconds
 
 
 def test_rounds_take_turns_after_one_run_of_each() -> None:
@@ -36,3 +36,10 @@ def test_the_ratio_is_that_of_the_middle_round() -> None:
 )
 def test_a_ratio_is_held_against_its_bar(value: float, is_at_most: bool, holds: bool) -> None:
     assert Ratio("one / other", value, 1.15, is_at_most).holds is holds
+
+
+def test_what_was_not_measured_holds_neither_way_and_says_why() -> None:
+    unmeasured = Ratio("one / other", None, 1.15, is_at_most=True)
+    assert unmeasured.holds is None
+    (skipped,) = SkippedError("needs 3 cores", [unmeasured]).ratios
+    assert (skipped.name, skipped.bar, skipped.skipped) == ("one / other", 1.15, "needs 3 cores")

@@ -10,6 +10,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,17 +90,21 @@ def output_path(value: str | None) -> Path | None:
 
 def run_one(name: str, output: Path | None, flags: dict[str, Any]) -> None:
     """Runs a benchmark, prints its table and writes all it found."""
-    benchmark = BENCHMARKS[name]
-    arguments = build(benchmark.arguments, flags, COMMAND_LINE)
-    contents = {"benchmark": name, "skipped": None, "ratios": [], "details": {}}
+    arguments = build(BENCHMARKS[name].arguments, flags, COMMAND_LINE)
+    skipped, began_s = None, time.monotonic()
     try:
-        result = benchmark.run(arguments)
-        contents["ratios"] = [dataclasses.asdict(ratio) | {"holds": ratio.holds} for ratio in result.ratios]
-        contents["details"] = result.details
-    except SkippedError as reason:
-        contents["skipped"] = str(reason)
-    contents["settings"] = dataclasses.asdict(arguments) | {"threads": torch.get_num_threads()}
-    contents |= {"code_version": current_code_version(), "machine": describe_machine()}
+        result = BENCHMARKS[name].run(arguments)
+    except SkippedError as error:
+        skipped, result = str(error), BenchmarkResult(error.ratios)
+    contents = {
+        "benchmark": name,
+        "skipped": skipped,
+        "ratios": [dataclasses.asdict(ratio) | {"holds": ratio.holds} for ratio in result.ratios],
+        "details": result.details | {"wall_seconds": time.monotonic() - began_s},
+        "settings": dataclasses.asdict(arguments) | {"threads": torch.get_num_threads()},
+        "code_version": current_code_version(),
+        "machine": describe_machine(),
+    }
     print(speed_table([contents]))
     if output is not None:
         output.write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")

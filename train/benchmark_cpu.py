@@ -11,7 +11,7 @@ import torch
 from modeling_dualrep.configuration_dualrep import DualRepConfig
 from train.arguments import require
 from train.bare_training import Step, benchmarked_run, plain_steps, random_batch, training_steps
-from train.benchmark_step import pretraining
+from train.benchmark_step import chosen_rounds, pretraining
 from train.precision import computes_bf16_quickly
 from train.timing import BenchmarkResult, Ratio, alternating_rounds, median_ratio, median_seconds
 
@@ -26,7 +26,8 @@ class CpuArguments:
 
     Args:
         batch_size: clips in a step.
-        rounds: how often each of the two is timed, in turns; they are run once before that.
+        rounds: how often each of the two is timed, in turns; they are run once before that. Left out: as in
+            the benchmark of a step.
         clip_seconds: length of a clip's sound.
         model: fields of DualRepConfig; by default the full size. The plain loop takes of it only the speech
             tower, the number and size of the frames, and the size of the embeddings.
@@ -34,14 +35,14 @@ class CpuArguments:
     """
 
     batch_size: int = 8
-    rounds: int = 5
+    rounds: int | None = None
     clip_seconds: float = 6.0
     model: dict = field(default_factory=dict)
     seed: int = 0
 
     def __post_init__(self) -> None:
         require(self, "batch_size", self.batch_size >= 2, "at least 2")
-        require(self, "rounds", self.rounds >= 1, "at least 1")
+        require(self, "rounds", self.rounds is None or self.rounds >= 1, "at least 1")
         require(self, "clip_seconds", self.clip_seconds > 0, "above 0")
         pretraining(self.model, None, self.seed, compiled=False).model_config()
 
@@ -78,7 +79,7 @@ def benchmark_cpu(arguments: CpuArguments) -> BenchmarkResult:
     batch = random_batch(config, arguments.batch_size, arguments.clip_seconds, arguments.seed)
     with plain_loop_apart(arguments) as plain_step:
         tasks = {"step": training_steps(run, batch, 1), "plain_loop": plain_step}
-        seconds = alternating_rounds(tasks, arguments.rounds)
+        seconds = alternating_rounds(tasks, chosen_rounds(arguments.rounds, "cpu"))
     has_bf16 = computes_bf16_quickly("cpu")
     bar = BAR_WITH_BF16 if has_bf16 else BAR_WITHOUT_BF16
     return BenchmarkResult(

@@ -85,7 +85,7 @@ def benchmark_gpu(arguments: GpuArguments) -> BenchmarkResult:
         SkippedError: there is no CUDA device.
     """
     if not torch.cuda.is_available():
-        raise SkippedError("needs a CUDA device")
+        raise SkippedError("needs a CUDA device", gpu_ratios(None, None, None))
     return measure_training(arguments, torch.device("cuda"), compiled=True)
 
 
@@ -118,8 +118,8 @@ def measure_training(arguments: GpuArguments, device: torch.device, compiled: bo
     return BenchmarkResult(gpu_ratios(sum(floors.values()) / step_seconds, speed_up, waiting), details)
 
 
-def gpu_ratios(roofline: float, speed_up: float, waiting: float) -> list[Ratio]:
-    """The three ratios with their bars."""
+def gpu_ratios(roofline: float | None, speed_up: float | None, waiting: float | None) -> list[Ratio]:
+    """The three ratios with their bars; None for what was not measured."""
     plain = "the eager float32-TF32 loop with torchvision's towers"
     return [
         Ratio("roofline: floor of a step / its time", roofline, ROOFLINE_BAR, is_at_most=False),

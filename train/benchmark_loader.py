@@ -37,7 +37,7 @@ from train.triples import (
 )
 
 BARE_BAR, VIDEO_BAR, SCALING_BAR = 0.8, 8.0, 0.85
-MOST_WORKERS = 4
+LEAST_WORKERS, MOST_WORKERS = 2, 4
 VIDEO_FILE_CLIPS = 16  # in a round: they take long
 
 
@@ -117,7 +117,7 @@ def benchmark_loader(arguments: LoaderArguments) -> BenchmarkResult:
             arguments.rounds,
         )
         workers = min(MOST_WORKERS, available_cores() - 1)
-        rates = worker_rates(loaded, arguments, workers) if workers > 1 else {}
+        rates = worker_rates(loaded, arguments, workers) if workers >= LEAST_WORKERS else {}
     of_all_clips = clips / min(clips, VIDEO_FILE_CLIPS)
     seconds["video_files"] = [value * of_all_clips for value in seconds["video_files"]]
     details = {
@@ -130,7 +130,7 @@ def benchmark_loader(arguments: LoaderArguments) -> BenchmarkResult:
 
 
 def loader_ratios(seconds: dict[str, list[float]], rates: dict[int, float]) -> list[Ratio]:
-    """The loader beside the two others; and its workers beside one, where there are cores for several."""
+    """The loader beside the two others; and its workers beside one, if there are cores for several."""
     to_bare, to_video = (median_ratio(seconds, other, "loader") for other in ("bare", "video_files"))
     ratios = [
         Ratio("loader / bare loop, clips a second", to_bare, BARE_BAR, False),
@@ -139,8 +139,10 @@ def loader_ratios(seconds: dict[str, list[float]], rates: dict[int, float]) -> l
     if rates:
         workers = max(rates)
         share = rates[workers] / (workers * rates[1])
-        ratios.append(Ratio(f"{workers} workers / {workers} times one", share, SCALING_BAR, False))
-    return ratios
+        return [*ratios, Ratio(f"{workers} workers / {workers} times one", share, SCALING_BAR, False)]
+    # One core is the training process's.
+    needed = f"needs {LEAST_WORKERS + 1} cores"
+    return [*ratios, Ratio("N workers / N times one", None, SCALING_BAR, False, skipped=needed)]
 
 
 def make_set(arguments: LoaderArguments, folder: Path) -> LoadedSet:

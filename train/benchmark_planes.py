@@ -33,7 +33,7 @@ class PlanesArguments:
         seed: of the frames and weights.
     """
 
-    frames: int = 10_000
+    frames: int = 5_000
     rounds: int = 3
     batch_size: int = FinetunePlanesArguments.per_device_eval_batch_size
     image_config: dict = field(default_factory=dict)

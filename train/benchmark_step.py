@@ -8,9 +8,11 @@ import torch
 
 from train.arguments import PretrainArguments, require
 from train.bare_training import bare_towers_steps, benchmarked_run, random_batch, training_steps
+from train.precision import computes_bf16_quickly
 from train.timing import BenchmarkResult, Ratio, alternating_rounds, median_ratio, median_seconds
 
 BAR = 1.05
+ROUNDS, ROUNDS_WITHOUT_BF16 = 5, 2
 GPU_STEPS = 20  # a single one is too short there to time
 
 
@@ -20,7 +22,8 @@ class StepArguments:
 
     Args:
         batch_size: clips in a step; on a GPU this is doubled as long as it fits.
-        rounds: how often each of the two is timed, in turns; they are run once before that.
+        rounds: how often each of the two is timed, in turns; they are run once before that. Left out: 5, or 2
+            where the hardware has no bf16, on which a step takes several times as long.
         clip_seconds: length of a clip's sound.
         model: fields of DualRepConfig; by default the full size.
         mixed_precision: as in pretrain.py, whose default is taken where it is left out.
@@ -28,7 +31,7 @@ class StepArguments:
     """
 
     batch_size: int = 16
-    rounds: int = 5
+    rounds: int | None = None
     clip_seconds: float = 6.0
     model: dict = field(default_factory=dict)
     mixed_precision: str | None = None
@@ -36,7 +39,7 @@ class StepArguments:
 
     def __post_init__(self) -> None:
         require(self, "batch_size", self.batch_size >= 2, "at least 2")
-        require(self, "rounds", self.rounds >= 1, "at least 1")
+        require(self, "rounds", self.rounds is None or self.rounds >= 1, "at least 1")
         require(self, "clip_seconds", self.clip_seconds > 0, "above 0")
         pretraining(self.model, self.mixed_precision, self.seed, compiled=False).model_config()
 
@@ -58,7 +61,7 @@ def benchmark_step(arguments: StepArguments) -> BenchmarkResult:
     config = run.arguments.model_config()
     batch = random_batch(config, batch_size, arguments.clip_seconds, arguments.seed)
     tasks = {"step": training_steps(run, batch, steps), "bare_towers": bare_towers_steps(run, batch, steps)}
-    seconds = alternating_rounds(tasks, arguments.rounds)
+    seconds = alternating_rounds(tasks, chosen_rounds(arguments.rounds, device_type))
     ratio = median_ratio(seconds, "step", "bare_towers")
     clips_per_second = steps * batch_size / median_seconds(seconds)["step"]
     return BenchmarkResult(
@@ -71,6 +74,13 @@ def benchmark_step(arguments: StepArguments) -> BenchmarkResult:
             "clips_per_second": clips_per_second,
         },
     )
+
+
+def chosen_rounds(rounds: int | None, device_type: str) -> int:
+    """Rounds as told, or so many that all benchmarks together take a quarter of an hour on two cores."""
+    if rounds is not None:
+        return rounds
+    return ROUNDS if computes_bf16_quickly(device_type) else ROUNDS_WITHOUT_BF16
 
 
 def pretraining(model: dict, mixed_precision: str | None, seed: int, compiled: bool) -> PretrainArguments:

@@ -2,15 +2,11 @@
 
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-
-
-class SkippedError(RuntimeError):
-    """A benchmark that this machine cannot run; the text says what it lacks."""
 
 
 @dataclass(frozen=True)
@@ -19,20 +15,37 @@ class Ratio:
 
     Args:
         name: what is compared with what.
-        value: the ratio.
+        value: the ratio; None where it was not measured.
         bar: what it should be.
         is_at_most: whether it should be at most the bar; otherwise at least.
+        skipped: what the machine lacks to measure it; None where it was.
     """
 
     name: str
-    value: float
+    value: float | None
     bar: float
     is_at_most: bool
+    skipped: str | None = None
 
     @property
-    def holds(self) -> bool:
-        """Whether the ratio is on the right side of its bar."""
+    def holds(self) -> bool | None:
+        """Whether the ratio is on the right side of its bar; None where it was not measured."""
+        if self.value is None:
+            return None
         return self.value <= self.bar if self.is_at_most else self.value >= self.bar
+
+
+class SkippedError(RuntimeError):
+    """A benchmark that this machine cannot run.
+
+    Args:
+        lacking: what the machine lacks, for people.
+        ratios: those that would have been measured, without values.
+    """
+
+    def __init__(self, lacking: str, ratios: Sequence[Ratio] = ()) -> None:
+        super().__init__(lacking)
+        self.ratios = [replace(ratio, skipped=lacking) for ratio in ratios]
 
 
 @dataclass(frozen=True)
