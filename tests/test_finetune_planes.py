@@ -26,6 +26,7 @@ from train.finetune_planes import finetune_planes, main
 from train.metrics_file import read_metrics
 from train.plane_results import SplitPredictions, over_splits, split_scores
 from train.scan_splits import read_scan_splits
+from train.score_intervals import plane_intervals
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = 3
@@ -143,7 +144,9 @@ def test_a_run_leaves_all_its_files(learnt: Path) -> None:
 def test_metrics_can_be_computed_again_from_the_predictions(learnt: Path) -> None:
     again = over_splits([split_scores(test, PLANES) for test in predictions(learnt)])
     written = read_metrics(learnt / "metrics.json")["metrics"]
+    again |= plane_intervals(predictions(learnt), PLANES)
     assert again == pytest.approx(written)
+    assert written["test/f1_low"] <= written["test/f1"] <= written["test/f1_high"]
     scores = [written[f"split_{number}/f1"] for number in (1, 2)]
     assert written["test/f1"] == pytest.approx(np.mean(scores))
     assert written["test/f1_std"] == pytest.approx(np.std(scores, ddof=1))

@@ -152,12 +152,16 @@ def test_metrics_are_means_and_deviations_over_the_splits(finished: Path) -> Non
         f"{group}/{name}{end}"
         for group in ("test", "center_prior")
         for name in COLUMNS
-        for end in ("", "_std")
+        for end in ("", "_std", "_low", "_high")
     }
+    names |= {f"random/{name}{end}" for name in COLUMNS for end in ("_low", "_high")}
     assert set(metrics) == names
     for name in COLUMNS:
         first, second = metrics[f"split_1/{name}"], metrics[f"split_2/{name}"]
         assert metrics[f"test/{name}"] == pytest.approx((first + second) / 2)
+        for group in ("test", "center_prior", "random"):
+            low, high = (metrics[f"{group}/{name}_{end}"] for end in ("low", "high"))
+            assert low - 1e-9 <= metrics[f"{group}/{name}"] <= high + 1e-9, (group, name)
         assert metrics[f"test/{name}_std"] == pytest.approx(abs(first - second) / 2**0.5)
 
 

@@ -140,6 +140,9 @@ def test_classes_that_metrics_cannot_tell_apart_are_refused() -> None:
     for names in (("brain TV", "brain-tv"), ("femur", "心")):
         with pytest.raises(PlaneResultsError, match=f"classes {', '.join(names)} do not differ"):
             check_class_names(names)
+    for names in (("femur", "Low"), ("femur", "femur std")):
+        with pytest.raises(PlaneResultsError, match="has the name of a score's"):
+            check_class_names(names)
 
 
 def test_names_of_any_letters_become_names_of_metrics() -> None:

@@ -305,3 +305,5 @@ def test_metrics_are_those_of_the_saved_model(clips: Path, tmp_path: Path) -> No
     again = measure(embed_gallery(model, batches, torch.device("cpu")))
     written = json.loads((folder / "metrics.json").read_text())["metrics"]
     assert {name: written[f"validation/{name}"] for name in again} == pytest.approx(again)
+    for name in (f"validation/{query}_to_video_recall_at_1" for query in ("image", "speech")):
+        assert 0 <= written[f"{name}_low"] <= written[name] <= written[f"{name}_high"] <= 1

@@ -1,8 +1,9 @@
 """Embeds a gallery of held-out clips and measures retrieval and collapse on it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import BatchFeature
@@ -16,6 +17,7 @@ from train.retrieval import (
     recall,
     uniformity,
 )
+from train.score_intervals import HIGH, LOW, recall_intervals
 
 
 @dataclass(frozen=True)
@@ -61,29 +63,41 @@ def embed_gallery(
     return GalleryEmbeddings(clip_ids, **joined)
 
 
-def measure(gallery: GalleryEmbeddings) -> dict[str, float]:
+def measure(gallery: GalleryEmbeddings, scan_ids: Sequence[str] | None = None) -> dict[str, float]:
     """Recall of speech and of frames to videos beside chance, and the signs of collapse, by name.
 
     Queries without sound are left out; every video stays a candidate.
+
+    Args:
+        gallery: the clips.
+        scan_ids: (clips,) their scans, for the 95% interval of each recall, `<name>_low` and `<name>_high`;
+            None, or fewer than two scans with queries: without intervals.
     """
     clips = len(gallery.clip_ids)
     metrics = {"gallery_clips": float(clips)}
     metrics |= {f"chance_recall_at_{k}": chance_recall(k, clips) for k in RECALL_AT}
-    rows = torch.arange(clips)
+    rows, scans = torch.arange(clips), None if scan_ids is None else np.array(scan_ids)
     if gallery.image is not None:
-        metrics |= _pair_metrics("image", gallery.image, gallery.video, rows)
+        metrics |= _pair_metrics("image", gallery.image, gallery.video, rows, scans)
     if gallery.audio is not None and gallery.has_sound.sum() >= 2:
-        metrics |= _pair_metrics(
-            "speech", gallery.audio[gallery.has_sound], gallery.video, rows[gallery.has_sound]
-        )
+        sounding = rows[gallery.has_sound]
+        metrics |= _pair_metrics("speech", gallery.audio[sounding], gallery.video, sounding, scans)
     metrics["video_uniformity"] = uniformity(gallery.video)
     metrics["video_effective_rank"] = effective_rank(gallery.video)
     return metrics
 
 
-def _pair_metrics(name: str, queries: Tensor, videos: Tensor, own: Tensor) -> dict[str, float]:
+def _pair_metrics(
+    name: str, queries: Tensor, videos: Tensor, own: Tensor, scans: np.ndarray | None
+) -> dict[str, float]:
     ranks = positive_ranks(queries, videos, own)
     metrics = {f"{name}_to_video_recall_at_{k}": share for k, share in recall(ranks).items()}
+    if scans is not None:
+        for k, interval in recall_intervals(ranks.numpy(), scans[own.numpy()]).items():
+            metrics |= {
+                f"{name}_to_video_recall_at_{k}_{end}": value
+                for end, value in zip((LOW, HIGH), interval, strict=True)
+            }
     metrics[f"{name}_to_video_median_rank"] = ranks.double().median().item()
     metrics[f"{name}_video_alignment"] = alignment(queries, videos[own])
     metrics[f"{name}_uniformity"] = uniformity(queries)

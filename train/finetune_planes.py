@@ -54,6 +54,7 @@ from train.plane_results import (
 )
 from train.row_order import RowOrder
 from train.scan_splits import ScanSplit, ScanSplitError, write_scan_splits
+from train.score_intervals import plane_intervals
 from train.starting_model import StartingModelError, given_config_fields, starting_config, starting_model
 from train.stored_rows import data_hash
 
@@ -270,7 +271,7 @@ def evaluate_split(task: PlaneTask, split: ScanSplit, model: PreTrainedModel) ->
 def finish(task: PlaneTask, model: PreTrainedModel, tested: list[SplitPredictions], recipe_name: str) -> None:
     """Writes the folder and prints the table."""
     arguments, names = task.arguments, task.frame_set.class_names
-    metrics = over_splits([split_scores(test, names) for test in tested])
+    metrics = over_splits([split_scores(test, names) for test in tested]) | plane_intervals(tested, names)
     labels = np.concatenate([test.labels for test in tested])
     predicted = np.concatenate([test.predicted for test in tested])
     confidences = np.concatenate([test.confidences for test in tested])

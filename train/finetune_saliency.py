@@ -45,6 +45,7 @@ from train.row_order import RowOrder
 from train.saliency_frames import SaliencyFrames, keep_fixations_inside, predict_maps
 from train.saliency_pictures import SaliencyRow, choose_frames, save_saliency
 from train.saliency_results import (
+    COLUMNS,
     FrameScores,
     ScoreError,
     SeenFrames,
@@ -54,6 +55,7 @@ from train.saliency_results import (
     write_predictions,
 )
 from train.scan_splits import ScanSplit, ScanSplitError, write_scan_splits
+from train.score_intervals import frame_score_intervals
 from train.starting_model import (
     RANDOM,
     StartingModelError,
@@ -253,7 +255,7 @@ def finish(
 ) -> None:
     """Writes the folder and prints the table."""
     arguments = task.arguments
-    metrics = all_metrics(results, random)
+    metrics = all_metrics(results, random) | all_intervals(task, results, random)
     write_recipe(arguments)
     with written_aside(Path(arguments.output_dir)) as aside:
         results[0].model.save_pretrained(aside)
@@ -290,6 +292,23 @@ def all_metrics(results: list[SplitResult], random: SplitResult | None) -> dict[
     for number, scores in enumerate(of_splits, start=1):
         metrics |= {f"split_{number}/{name}": value for name, value in scores.items()}
     return metrics
+
+
+def all_intervals(
+    task: SaliencyTask, results: list[SplitResult], random: SplitResult | None
+) -> dict[str, float]:
+    """The 95% intervals of the model's scores and both baselines', by their names in metrics.json."""
+    groups = {
+        "test": [(result.test_rows, result.scores) for result in results],
+        "center_prior": [(result.test_rows, result.prior_scores) for result in results],
+        "random": [] if random is None else [(random.test_rows, random.scores)],
+    }
+    intervals = {}
+    for group, splits in groups.items():
+        scan_ids = [[task.frame_set.scan_ids[row] for row in rows] for rows, _ in splits]
+        scores = [of_split.frames for _, of_split in splits]
+        intervals |= frame_score_intervals(group, scan_ids, scores, list(COLUMNS)) if splits else {}
+    return intervals
 
 
 def prediction_rows(task: SaliencyTask, results: list[SplitResult]) -> list[dict]:

@@ -22,6 +22,8 @@ from datasets_scripts.schema import LABEL, SCAN_ID, TIME_S
 from train.plane_results import PREDICTED, SPLIT
 
 CONFIDENCE = 0.95
+# Of as many at a time is kept how often each scan is drawn: a set may have a scan a picture.
+RESAMPLES_AT_A_TIME = 100
 
 
 class DifferenceError(ValueError):
@@ -161,6 +163,37 @@ def run_score(frames: Frames, statistic: Statistic) -> float:
     return float(_scores(frames, statistic, units, np.ones((len(units), 1)))[0])
 
 
+def run_intervals(
+    frames: Frames, statistics: Mapping[str, Statistic], resamples: int = 2000, seed: int = 0
+) -> dict[str, tuple[float, float]]:
+    """The ends of the 95% percentile interval of each of a run's scores, over other scans to test on.
+
+    Every resample draws as many scans as there are, the same for all scores; one without a score is left out.
+    Of other scans to train on, and of other seeds, the interval says nothing.
+
+    Args:
+        frames: what the run said.
+        statistics: by name.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+
+    Returns:
+        by name; a score that no frame has is absent, and with fewer than two scans all are.
+    """
+    units = _scan_numbers([frames])
+    if len(units) < 2:
+        return {}
+    sums = {name: _sums(frames, statistic, units) for name, statistic in statistics.items()}
+    resampled: dict[str, list[np.ndarray]] = {name: [] for name in statistics}
+    generator = np.random.default_rng(seed)
+    for start in range(0, resamples, RESAMPLES_AT_A_TIME):
+        drawn = multiplicities(len(units), len(units), min(RESAMPLES_AT_A_TIME, resamples - start), generator)
+        for name, statistic in statistics.items():
+            resampled[name].append(_mean_over_splits(statistic, sums[name], drawn))
+    intervals = {name: _interval(np.concatenate(scores)) for name, scores in resampled.items()}
+    return {name: interval for name, interval in intervals.items() if interval is not None}
+
+
 def paired_difference(
     first: Sequence[Frames],
     second: Sequence[Frames],
@@ -199,14 +232,14 @@ def paired_difference(
 
     by_pair = np.stack([scores(one) - scores(other) for one, other in zip(first, second, strict=True)])
     resampled = _means_over_pairs(by_pair, pairs_drawn)
-    low, high = np.quantile(resampled, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    low, high = _interval(resampled)
     observed = [
         run_score(one, statistic) - run_score(other, statistic)
         for one, other in zip(first, second, strict=True)
     ]
     scans = sum(map(len, units.values()))
     p_value = bootstrap_p_value(resampled)
-    return Difference(mean(observed), float(low), float(high), p_value, len(first), scans)
+    return Difference(mean(observed), low, high, p_value, len(first), scans)
 
 
 def multiplicities(units: int, drawn: int, resamples: int, generator: np.random.Generator) -> np.ndarray:
@@ -290,15 +323,34 @@ def _scores(
     frames: Frames, statistic: Statistic, scan_numbers: Mapping[str, int], times_drawn: np.ndarray
 ) -> np.ndarray:
     """(resamples,) the run's score with each scan as often as it is drawn: (scans, resamples)."""
+    return _mean_over_splits(statistic, _sums(frames, statistic, scan_numbers), times_drawn)
+
+
+def _sums(frames: Frames, statistic: Statistic, scan_numbers: Mapping[str, int]) -> np.ndarray:
+    """(splits, scans, summands) the sums over each scan's frames in each split."""
     summands = statistic.summands(frames.values)
     split_ids, split_of = np.unique(frames.splits, return_inverse=True)
     scan_of = np.array([scan_numbers[scan_id] for scan_id in frames.scan_ids.tolist()])
     sums = np.zeros((len(split_ids), len(scan_numbers), summands.shape[1]))
     np.add.at(sums, (split_of, scan_of), summands)
+    return sums
+
+
+def _mean_over_splits(statistic: Statistic, sums: np.ndarray, times_drawn: np.ndarray) -> np.ndarray:
+    """(resamples,) the mean over the splits that have a score, each scan as often: (scans, resamples)."""
     # (splits, summands, scans) @ (scans, resamples), linear in how often each scan is drawn.
     of_splits = statistic.scores(sums.swapaxes(1, 2) @ times_drawn.astype(np.float64))
     has_score = np.isfinite(of_splits)
     return _ratio(np.where(has_score, of_splits, 0.0).sum(axis=0), has_score.sum(axis=0))
+
+
+def _interval(resampled: np.ndarray) -> tuple[float, float] | None:
+    """The ends of the 95% percentile interval, over the resamples that have a score; None where none has."""
+    scored = resampled[np.isfinite(resampled)]
+    if not len(scored):
+        return None
+    low, high = np.quantile(scored, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)
 
 
 def _means_over_pairs(differences: np.ndarray, times_drawn: np.ndarray) -> np.ndarray:

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from train.metrics.standard_plane.standard_plane import confidence_bins
+
 DOTS_PER_INCH = 110
 CELL_INCHES = 0.45
 DARK = 0.55
@@ -85,7 +87,7 @@ def reliability_bins(
 
     All (bins,); the first two are NaN in empty bins.
     """
-    bin_of_frame = np.searchsorted(np.arange(1, bins) / bins, confidences, side="left")
+    bin_of_frame = confidence_bins(confidences, bins)
     frames = np.bincount(bin_of_frame, minlength=bins)
     divisor = np.where(frames, frames, np.nan)
     accuracy = np.bincount(bin_of_frame, weights=correct, minlength=bins) / divisor

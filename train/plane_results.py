@@ -16,6 +16,8 @@ from train.metrics.standard_plane.standard_plane import expected_calibration_err
 MACRO = ("precision", "recall", "f1")
 CALIBRATION = "expected_calibration_error"
 SPLIT, PREDICTED, PROBABILITY = "split", "predicted", "probability"
+# What stands behind a score's name in metrics.json: its deviation, and the ends of its interval.
+ENDINGS = ("std", "low", "high")
 COLUMN_WIDTH = 16
 
 
@@ -97,7 +99,11 @@ def metric_name(name: str) -> str:
 
 
 def check_class_names(class_names: Sequence[str]) -> None:
-    """Raises PlaneResultsError unless there are two classes or more, with different names in metrics.json."""
+    """Checks that there are two classes or more, whose scores have different names in metrics.json.
+
+    Raises:
+        PlaneResultsError: there are not, or a class is named like what stands behind a score's name.
+    """
     if len(class_names) < 2:
         raise PlaneResultsError(f"The set has {len(class_names)} class: there is nothing to tell apart.")
     in_metrics = {metric_name(name) for name in class_names}
@@ -106,6 +112,10 @@ def check_class_names(class_names: Sequence[str]) -> None:
             f"The classes {', '.join(class_names)} do not differ in their letters a to z and digits alone: "
             "rename them."
         )
+    for ending in ENDINGS:
+        taken = in_metrics & ({ending} | {f"{name}_{ending}" for name in in_metrics})
+        if taken:
+            raise PlaneResultsError(f"The class {min(taken)} has the name of a score's {ending}: rename it.")
 
 
 def results_table(metrics: dict[str, float], class_names: Sequence[str]) -> str:

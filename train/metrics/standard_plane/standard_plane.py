@@ -15,6 +15,8 @@ import evaluate
 import numpy as np
 from numpy.typing import ArrayLike
 
+CALIBRATION_BINS = 15
+
 DESCRIPTION = """\
 Detection of standard planes: accuracy, precision, recall and F1, macro over the classes that occur and of
 each class; with confidences, the expected calibration error (Guo et al., 2017).
@@ -89,7 +91,9 @@ def standard_plane_scores(
     return {**scores, "absent_classes": absent}
 
 
-def expected_calibration_error(confidences: ArrayLike, correct: ArrayLike, bins: int = 15) -> float:
+def expected_calibration_error(
+    confidences: ArrayLike, correct: ArrayLike, bins: int = CALIBRATION_BINS
+) -> float:
     """How far a model's confidence is from how often it is right (Guo et al., 2017, equation 3).
 
     sum over bins of frames in bin / frames * |accuracy in bin - mean confidence in bin|, with bins of equal
@@ -116,10 +120,13 @@ def expected_calibration_error(confidences: ArrayLike, correct: ArrayLike, bins:
         raise ValueError(f"bins is {bins}, but must be 1 at least.")
     if not ((confidences >= 0) & (confidences <= 1)).all():
         raise ValueError("confidences hold values outside 0..1: give the predicted class's probability.")
-    inner_edges = np.arange(1, bins) / bins
-    bin_of_frame = np.searchsorted(inner_edges, confidences, side="left")
-    gaps = np.bincount(bin_of_frame, weights=correct - confidences, minlength=bins)
+    gaps = np.bincount(confidence_bins(confidences, bins), weights=correct - confidences, minlength=bins)
     return float(np.abs(gaps).sum() / confidences.size)
+
+
+def confidence_bins(confidences: np.ndarray, bins: int) -> np.ndarray:
+    """(frames,) int64, the number from 0 of each confidence's bin, ((m - 1) / bins, m / bins]."""
+    return np.searchsorted(np.arange(1, bins) / bins, confidences, side="left")
 
 
 class StandardPlane(evaluate.Metric):
