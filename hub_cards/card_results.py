@@ -29,6 +29,8 @@ MAP_COLUMNS = {
     "information_gain": "information gain ↑",
 }
 WEAKEST_CLASSES = 3
+# That of the intervals whose ends metrics.json has as `<name>_low` and `<name>_high`.
+CONFIDENCE = 0.95
 PERCENT, PLAIN = "{:.1%}", "{:.2f}"
 
 
@@ -78,21 +80,32 @@ def eval_results(facts: CardFacts) -> list[EvalResult]:
 
 
 def with_spread(metrics: dict[str, float], name: str, form: str) -> str:
-    """A value; behind it, where they were measured, its standard deviation, lowest and highest split."""
-    shown = form.format(metrics[name])
-    if f"{name}_std" not in metrics:
-        return shown
+    """A value; behind it, where they were measured, its interval and its standard deviation over the splits.
+
+    A metrics.json without intervals, as was written once, has the lowest and highest split instead.
+    """
+    spread = []
+    interval = interval_of(metrics, name)
+    if interval is not None:
+        spread.append(_range(interval, form))
+    if f"{name}_std" in metrics:
+        spread.append(f"{'± ' if interval else ''}{form.format(metrics[f'{name}_std'])}")
     of_splits = _of_splits(metrics, name.split("/")[1]) if name.startswith("test/") else []
-    lowest_to_highest = (
-        f"; {form.format(min(of_splits))} to {form.format(max(of_splits))}" if of_splits else ""
-    )
-    return f"{shown} ({form.format(metrics[f'{name}_std'])}{lowest_to_highest})"
+    if spread and interval is None and of_splits:
+        spread.append(_range((min(of_splits), max(of_splits)), form))
+    return form.format(metrics[name]) + (f" ({'; '.join(spread)})" if spread else "")
+
+
+def interval_of(metrics: dict[str, float], name: str) -> tuple[float, float] | None:
+    """Both ends of a metric's interval; None where it has none."""
+    low, high = metrics.get(f"{name}_low"), metrics.get(f"{name}_high")
+    return None if low is None or high is None else (low, high)
 
 
 def retrieval_table(metrics: dict[str, float]) -> str:
     """Recall of each kind of query beside chance, as Markdown; what was not measured is left out."""
     rows = {
-        title: [PERCENT.format(metrics[f"{source}_recall_at_{k}"]) for k in RECALL_AT]
+        title: [with_spread(metrics, f"{source}_recall_at_{k}", PERCENT) for k in RECALL_AT]
         for title, source in QUERIES.items()
         if f"{source}_recall_at_{RECALL_AT[0]}" in metrics
     }
@@ -128,7 +141,8 @@ def number_of_splits(metrics: dict[str, float]) -> int:
 def _retrieval_text(metrics: dict[str, float]) -> str:
     return (
         f"On held-out scans, in a gallery of {metrics['validation/gallery_clips']:.0f} clips. A query finds "
-        f"its own video among the first k; chance is what a random order finds.\n\n{retrieval_table(metrics)}"
+        f"its own video among the first k; chance is what a random order finds.{_intervals_text(metrics)}\n\n"
+        f"{retrieval_table(metrics)}"
     )
 
 
@@ -148,12 +162,23 @@ def _saliency_text(metrics: dict[str, float]) -> str:
 
 
 def _over_splits_text(metrics: dict[str, float]) -> str:
-    splits = number_of_splits(metrics)
+    splits, intervals = number_of_splits(metrics), _intervals_text(metrics)
     if splits == 1:
-        return "On the test scans of one split, none of which the model was trained on."
+        return f"On the test scans of one split, none of which the model was trained on.{intervals}"
+    spread = "after ±, standard deviation" if intervals else "standard deviation; lowest to highest split"
     return (
-        f"Mean over {splits} splits by scan (standard deviation; lowest to highest split), each on scans "
-        "that its model was not trained on. The weights here are those of split 1."
+        f"Mean over {splits} splits by scan ({spread}), each on scans that its model was not trained "
+        f"on.{intervals} The weights here are those of split 1."
+    )
+
+
+def _intervals_text(metrics: dict[str, float]) -> str:
+    """What stands in brackets, where there are intervals."""
+    if not any(interval_of(metrics, name) for name in metrics):
+        return ""
+    return (
+        f" In brackets, the {CONFIDENCE:.0%} interval: what other scans to test on would give, by a "
+        "bootstrap over the scans."
     )
 
 
@@ -215,7 +240,7 @@ def _saliency_limits(metrics: dict[str, float]) -> list[str]:
 def _entries(
     facts: CardFacts, task: str, title: str, split: str, names: dict[str, tuple[str, str]]
 ) -> list[EvalResult]:
-    """An entry a metric that was measured; `names` gives type and name of each."""
+    """An entry a metric that was measured, with its interval; `names` gives type and name of each."""
     data_hash = facts.measured["data_hash"]
     return [
         EvalResult(
@@ -229,10 +254,22 @@ def _entries(
             metric_type=kind,
             metric_name=name,
             metric_value=facts.metrics[metric],
+            metric_args=_interval_arguments(interval_of(facts.metrics, metric)),
         )
         for metric, (kind, name) in names.items()
         if metric in facts.metrics
     ]
+
+
+def _interval_arguments(interval: tuple[float, float] | None) -> dict[str, float | str] | None:
+    """An interval as the model index takes it, beside the value."""
+    if interval is None:
+        return None
+    return {"low": interval[0], "high": interval[1], "confidence": CONFIDENCE, "resampled": "scans"}
+
+
+def _range(ends: tuple[float, float], form: str) -> str:
+    return " to ".join(map(form.format, ends))
 
 
 def _of_splits(metrics: dict[str, float], name: str) -> list[float]:

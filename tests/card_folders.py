@@ -38,6 +38,8 @@ RETRIEVAL = {
     **{f"validation/image_to_video_recall_at_{k}": 0.3 + k / 100 for k in (1, 5, 10)},
     **{f"validation/speech_to_video_recall_at_{k}": 0.1 + k / 100 for k in (1, 5, 10)},
     **{f"control/speech_to_video_recall_at_{k}": k / 125 for k in (1, 5, 10)},
+    **{f"validation/image_to_video_recall_at_{k}_low": 0.2 + k / 100 for k in (1, 5, 10)},
+    **{f"validation/image_to_video_recall_at_{k}_high": 0.5 + k / 100 for k in (1, 5, 10)},
 }
 
 
@@ -53,6 +55,7 @@ def plane_metrics(classes: tuple[str, ...] = tuple(PLANES)) -> dict[str, float]:
     for number, name in enumerate(names):
         low, high = 0.3 + number / 100, 0.32 + number / 100
         metrics |= {f"test/{name}": (low + high) / 2, f"test/{name}_std": 0.0141}
+        metrics |= {f"test/{name}_low": low - 0.05, f"test/{name}_high": high + 0.05}
         metrics |= {f"split_1/{name}": low, f"split_2/{name}": high}
     return metrics
 
@@ -61,9 +64,19 @@ def saliency_metrics() -> dict[str, float]:
     """Of one split, beside both baselines."""
     names = ("kld", "sim", "nss", "cc", "auc_judd", "shuffled_auc", "information_gain")
     groups = {"test": 1.0, "split_1": 1.0, "center_prior": 1.5, "random": 1.25}
+    ends = {"": 0.0, "_low": -0.25, "_high": 0.5}
     return {
-        f"{group}/{name}": start + i / 8 for group, start in groups.items() for i, name in enumerate(names)
+        f"{group}/{name}{end}": start + place / 8 + add
+        for group, start in groups.items()
+        for place, name in enumerate(names)
+        for end, add in ends.items()
+        if not end or group != "split_1"
     }
+
+
+def without_intervals(metrics: dict[str, float]) -> dict[str, float]:
+    """As metrics.json was written before it had any."""
+    return {name: value for name, value in metrics.items() if not name.endswith(("_low", "_high"))}
 
 
 def write_pretrained(folder: Path, metrics: dict[str, float] = RETRIEVAL, **config: object) -> Path:

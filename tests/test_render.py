@@ -11,6 +11,7 @@ from card_folders import (
     DATA_HASH,
     RETRIEVAL,
     plane_metrics,
+    without_intervals,
     write_image_planes,
     write_pretrained,
     write_saliency,
@@ -148,7 +149,9 @@ def test_other_numbers_give_another_card(folder: Path, tmp_path: Path) -> None:
 def test_the_numbers_of_a_pretrained_model(pretrained: Path) -> None:
     text = render_card(pretrained).text
     assert "gallery of 100 clips" in text
-    assert "| frame to video | 31.0% | 35.0% | 40.0% |" in text
+    assert "| frame to video | 31.0% (21.0% to 51.0%) | 35.0% (25.0% to 55.0%) | 40.0% (" in text
+    assert "In brackets, the 95% interval" in text
+    assert "| speech to video | 11.0% | 15.0% | 20.0% |" in text
     assert "| speech of another plane, same voice | 0.8% | 4.0% | 8.0% |" in text
     assert "| chance | 1.0% | 5.0% | 10.0% |" in text
     assert "Speech to video: 85.0% of the queries do not find" in text
@@ -173,6 +176,40 @@ def test_means_stand_with_deviation_and_range() -> None:
     assert with_spread({"test/f1": 0.5}, "test/f1", "{:.1%}") == "50.0%"
     prior = {"center_prior/kld": 1.0, "center_prior/kld_std": 0.5, **metrics}
     assert with_spread(prior, "center_prior/kld", "{:.2f}") == "1.00 (0.50)"
+
+
+def test_intervals_stand_before_the_deviation() -> None:
+    metrics = {"test/f1": 0.5, "test/f1_low": 0.3, "test/f1_high": 0.7, "split_1/f1": 0.4, "split_2/f1": 0.6}
+    assert with_spread(metrics, "test/f1", "{:.1%}") == "50.0% (30.0% to 70.0%)"
+    assert (
+        with_spread(metrics | {"test/f1_std": 0.1}, "test/f1", "{:.1%}") == "50.0% (30.0% to 70.0%; ± 10.0%)"
+    )
+
+
+def test_the_model_index_holds_the_intervals(folder: Path) -> None:
+    measured = json.loads((folder / "metrics.json").read_text())["metrics"]
+    results = ModelCard.load(folder / "README.md").data.eval_results
+    with_interval = [result for result in results if result.metric_args is not None]
+    assert with_interval
+    for result in with_interval:
+        (low,) = {measured[name] for name in measured if measured[name] == result.metric_args["low"]}
+        assert low < result.metric_value < result.metric_args["high"]
+        assert (result.metric_args["confidence"], result.metric_args["resampled"]) == (0.95, "scans")
+
+
+def test_metrics_without_intervals_give_a_card_too(folder: Path, tmp_path: Path) -> None:
+    """As runs left them before there were any."""
+    facts = read_facts(folder)
+    for path in ("config.json", "recipe.yaml"):
+        (tmp_path / path).write_bytes((folder / path).read_bytes())
+    older = {**facts.measured, "metrics": without_intervals(facts.metrics)}
+    (tmp_path / "metrics.json").write_text(json.dumps(older))
+    card = render_card(tmp_path)
+    assert "% interval" not in card.text and "±" not in card.text
+    assert all(result.metric_args is None for result in card.data.eval_results)
+    if facts.kind.endswith("planes"):
+        assert "(standard deviation; lowest to highest split)" in card.text
+        assert re.search(r"\| macro average \| 33\.0% \(1\.4%; 32\.0% to 34\.0%\)", card.text)
 
 
 def test_the_weakest_planes_are_named_and_those_that_no_frame_shows(tmp_path: Path) -> None:
