@@ -41,7 +41,8 @@ from datasets_scripts.preparation_report import (
     write_report,
 )
 from datasets_scripts.privacy import key_fingerprint, read_or_create_key
-from datasets_scripts.recordings import Recording, RecordingFiles, find_recordings
+from datasets_scripts.recording_folders import RecordingFiles, find_all_files
+from datasets_scripts.recordings import Recording
 from datasets_scripts.report_page import ShownRecording, write_page
 from datasets_scripts.row_facts import read_row_facts
 from datasets_scripts.schema import SPLITS
@@ -183,10 +184,10 @@ def prepare(
 
 
 def _check_before(recordings_dir: Path, output_dir: Path, sheet: Path | None) -> list[RecordingFiles]:
-    """The recordings, once all that can be known before any work is found in order."""
+    """The recordings, and the files that are none, once all that can be known before any work is in order."""
     if output_dir.is_relative_to(recordings_dir) or recordings_dir.is_relative_to(output_dir):
         raise PrepareError("The recordings and the data set lie one inside the other; name separate folders.")
-    recordings = find_recordings(recordings_dir)
+    recordings = find_all_files(recordings_dir)
     if not recordings:
         raise PrepareError(f"{recordings_dir} holds no recording; put one folder a scan, or videos, into it.")
     if sheet is not None and (sheet.suffix.lower() != ".png" or sheet.is_relative_to(output_dir)):

@@ -18,6 +18,7 @@ from pydicom.multival import MultiValue
 from datasets_scripts.dataset_card import CARD_TEXT, COLUMN_TEXTS, describe_kind
 from datasets_scripts.dicom_cine import is_dicom
 from datasets_scripts.privacy import HASH_CHARACTERS
+from datasets_scripts.recording_errors import NotARecordingError
 from datasets_scripts.recordings import NOTES_FILE, VIDEO_SUFFIXES
 from datasets_scripts.schema import (
     CLIP_CONFIG_SECONDS,
@@ -148,6 +149,8 @@ def add_reports(identifiers: Identifiers, folder: Path) -> None:
         contents = json.loads(report.read_text(encoding="utf-8"))
         if "recordings" in contents:
             for recording in contents["recordings"]:
+                if recording.get("error") == NotARecordingError.__name__:  # nothing of it is in the set
+                    continue
                 path = Path(recording["name"])
                 is_file = path.suffix.lower() in VIDEO_SUFFIXES
                 for name in (*path.parts[:-1], path.stem if is_file else path.name):

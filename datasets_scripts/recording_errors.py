@@ -17,6 +17,10 @@ class NoVideoError(RecordingError):
     """There is no video: sound alone, or a folder without a video that can be told."""
 
 
+class NotARecordingError(RecordingError):
+    """A file among the recordings that is none: a single picture, a text, or a link to one that is read."""
+
+
 class TruncatedError(RecordingError):
     """The file ends before its own header says it does."""
 

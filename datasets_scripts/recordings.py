@@ -30,9 +30,19 @@ from datasets_scripts.media_streams import (
 )
 from datasets_scripts.recording_errors import (
     EmptyRecordingError,
+    NotARecordingError,
     NoVideoError,
     SidecarError,
     UnreadableError,
+)
+from datasets_scripts.recording_folders import (
+    GAZE_FILE,
+    GAZE_FILES,
+    NOTES_FILE,
+    PLANES_FILE,
+    VIDEO_SUFFIXES,
+    RecordingFiles,
+    find_recordings,
 )
 from datasets_scripts.scan_notes import MEASURED, Box, ScanNotes, read_notes
 from datasets_scripts.schema import PLANES, SAMPLING_RATE_HZ
@@ -40,36 +50,25 @@ from datasets_scripts.sector import NoSectorError, Sector, find_sector
 from datasets_scripts.set_parameters import WHOLE
 from datasets_scripts.sound_offset import MEASURING_RATE_HZ, measured_offset_s
 
-VIDEO_SUFFIXES = frozenset(
-    {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".asf"}
-    | {".flv", ".ogv", ".3gp", ".gif", ".dcm", ".dicom"}
-)
-SOUND_SUFFIXES = frozenset({".wav", ".flac", ".mp3", ".opus", ".ogg", ".m4a", ".aac", ".wma"})
-
-GAZE_FILE, PLANES_FILE, NOTES_FILE = "gaze.csv", "planes.csv", "scan.json"
-# Exports of eye trackers as `gaze_exports` reads them.
-GAZE_FILES = frozenset({GAZE_FILE, "gaze.tsv", "gaze.txt", "gaze.asc", "gaze.json"})
+# Finding recordings belongs to reading them: other parts know this module alone.
+__all__ = [
+    "GAZE_FILE",
+    "GAZE_FILES",
+    "NOTES_FILE",
+    "PLANES_FILE",
+    "VIDEO_SUFFIXES",
+    "Area",
+    "Box",
+    "PlaneInterval",
+    "Recording",
+    "RecordingFiles",
+    "find_recordings",
+    "open_recording",
+]
 FRAMES_TO_SEARCH = 16
 
 Area = Sector | Box | None
 """What is kept of a picture: the sector, a box as it is, or all."""
-
-
-@dataclass(frozen=True)
-class RecordingFiles:
-    """The files of one recording; `name` is its path below the folder of recordings.
-
-    `video` is None where a folder holds none, or several of which none is named `scan`. `ambiguous` are files
-    of which there may be one and are several; such a recording is not opened.
-    """
-
-    name: str
-    video: Path | None
-    sound: Path | None = None
-    gaze: Path | None = None
-    planes: Path | None = None
-    notes: Path | None = None
-    ambiguous: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,64 +78,6 @@ class PlaneInterval:
     start_s: float
     end_s: float
     label: str
-
-
-def find_recordings(folder: Path) -> list[RecordingFiles]:
-    """All recordings below a folder, in the order of their names; those that cannot be read are among them.
-
-    Raises:
-        NotADirectoryError: `folder` is no folder.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise NotADirectoryError(f"{folder} is no folder; name the folder that holds the recordings.")
-    return list(_find_below(folder, folder))
-
-
-def _find_below(folder: Path, root: Path) -> Iterator[RecordingFiles]:
-    entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    files = [entry for entry in entries if not entry.is_dir()]
-    if any(map(_is_companion, files)):
-        yield _scan_folder(folder, files, root)
-    elif not entries and folder != root:
-        yield RecordingFiles(_name(folder, root), video=None)
-    else:
-        for file in files:
-            if file.suffix.lower() in VIDEO_SUFFIXES | SOUND_SUFFIXES:
-                yield RecordingFiles(_name(file, root), video=file)
-    for entry in entries:
-        if entry.is_dir():
-            yield from _find_below(entry, root)
-
-
-def _name(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix() if path != root else "."
-
-
-def _is_sound_beside(file: Path) -> bool:
-    return file.stem == "audio" and file.suffix.lower() in SOUND_SUFFIXES
-
-
-def _is_companion(file: Path) -> bool:
-    return file.name in {PLANES_FILE, NOTES_FILE} | GAZE_FILES or _is_sound_beside(file)
-
-
-def _scan_folder(folder: Path, files: list[Path], root: Path) -> RecordingFiles:
-    videos = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
-    named_scan = [file for file in videos if file.stem == "scan"]
-    chosen = named_scan if len(named_scan) == 1 else videos
-    by_name = {file.name: file for file in files}
-    sounds = list(filter(_is_sound_beside, files))
-    gazes = [file for file in files if file.name in GAZE_FILES]
-    return RecordingFiles(
-        name=_name(folder, root),
-        video=chosen[0] if len(chosen) == 1 else None,
-        sound=next(iter(sounds), None),
-        gaze=next(iter(gazes), None),
-        planes=by_name.get(PLANES_FILE),
-        notes=by_name.get(NOTES_FILE),
-        ambiguous=tuple(file for group in (sounds, gazes) if len(group) > 1 for file in group),
-    )
 
 
 class Recording:
@@ -320,6 +261,12 @@ def open_recording(files: RecordingFiles) -> Recording:
     Raises:
         RecordingError: one of its classes for each way in which it cannot be used; the message is a sentence.
     """
+    if files.no_recording:
+        raise NotARecordingError(f"{files.name}: {files.no_recording}.")
+    if files.unreadable:
+        raise UnreadableError(
+            f"{files.name}: it cannot be looked into ({files.unreadable}); check that you may read it."
+        )
     if files.video is None:
         raise NoVideoError(
             f"{files.name}: the folder holds no video, or several of which none is named scan; "

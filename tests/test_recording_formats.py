@@ -95,6 +95,12 @@ CODINGS = [
     ("wmv", "wmv2", "yuv420p", {}),
     ("flv", "flv", "yuv420p", {}),
     ("flv", "libx264", "yuv420p", {"bf": "2"}),
+    ("vob", "mpeg2video", "yuv420p", {"bf": "2"}),
+    ("mxf", "mpeg2video", "yuv422p", {}),
+    ("m2ts", "libx264", "yuv420p", {"bf": "2"}),
+    ("3gp", "mpeg4", "yuv420p", {}),
+    ("f4v", "libx264", "yuv420p", {"bf": "2"}),
+    ("nut", "ffv1", "gray", {}),
 ]
 
 
