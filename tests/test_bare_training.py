@@ -16,11 +16,13 @@ from train.bare_training import (
     PlainModel,
     bare_towers_steps,
     benchmarked_run,
+    model_inputs,
     plain_steps,
     random_batch,
     training_steps,
 )
 from train.benchmark_step import pretraining
+from train.pixels import PixelStatistics
 from train.pretrain import build_processor
 from train.training_run import TrainingRun
 
@@ -54,19 +56,36 @@ def tiny_batch(clips: int = 3) -> BatchFeature:
     return random_batch(DualRepConfig(**TINY_MODEL), clips, clip_seconds=0.5, seed=0)
 
 
-def test_the_random_batch_is_as_the_processor_would_lay_it_out() -> None:
+def test_the_random_batch_is_as_the_loader_gives_it_and_the_processor_would_lay_it_out() -> None:
     config = DualRepConfig(**TINY_MODEL)
+    batch = random_batch(config, 2, clip_seconds=0.5, seed=0)
+    bytes_of = {name: batch[name] for name in ("pixel_values_videos", "pixel_values")}
+    assert {values.dtype for values in bytes_of.values()} == {torch.uint8}
     processor = build_processor(config)
-    clips = [torch.zeros(4, 3, 16, 16, dtype=torch.uint8)] * 2
-    expected = processor(videos=clips, images=[clip[0] for clip in clips], return_tensors="pt")
+    videos, images = (list(values) for values in bytes_of.values())
+    expected = processor(videos=videos, images=images, return_tensors="pt")
     sound = torch.rand(2, 16000).numpy()
     expected |= processor.feature_extractor(list(sound), sampling_rate=32000, return_tensors="pt")
-    batch = random_batch(config, 2, clip_seconds=0.5, seed=0)
-    assert sorted(batch) == sorted(expected)
-    for name, values in batch.items():
+    inputs = model_inputs(config, batch, torch.device("cpu"))
+    assert sorted(inputs) == sorted(expected)
+    for name, values in inputs.items():
         assert (values.shape, values.dtype) == (expected[name].shape, expected[name].dtype), name
         assert values.stride() == expected[name].stride(), name
+        assert name not in bytes_of or torch.equal(values, expected[name]), name
     assert batch["audio_mask"].all()
+
+
+def test_every_timed_step_makes_numbers_of_the_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, batch = [], tiny_batch()
+    normaliser = PixelStatistics.batch_normaliser
+
+    def noted(self, device):
+        normalise = normaliser(self, device)
+        return lambda clips: (seen.append(clips.dtype), normalise(clips))[1]
+
+    monkeypatch.setattr(PixelStatistics, "batch_normaliser", noted)
+    training_steps(tiny_run("no"), batch, steps=3)()
+    assert seen == [torch.uint8] * 6, "videos and frames of each step"
 
 
 def test_the_step_is_the_training_loop_s() -> None:

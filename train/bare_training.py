@@ -1,9 +1,10 @@
 """What a training step is measured against: the bare towers, and the plain loop of somebody else's towers.
 
-All of them get the same random batch, of the size and layout that the loader gives.
+All of them get the same random batch, of the size and layout that the loader gives: pixels are bytes, which
+the training loop makes numbers of in every step. The others get those numbers.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
 from itertools import repeat
 from pathlib import Path
@@ -26,25 +27,44 @@ from train.arguments import PretrainArguments
 from train.cpu_memory import keep_freed_memory
 from train.interruption import NoticeOfEnd
 from train.loop import Batch, train
+from train.pixels import PixelStatistics
 from train.precision import chosen_precision
+from train.pretrain import build_processor
 from train.training_run import TrainingRun, build_optimizer, compile_towers, prepare_run
+from train.triples import normalised_batches
 
 Step = Callable[[], None]
 
 
 def random_batch(config: DualRepConfig, clips: int, clip_seconds: float, seed: int) -> BatchFeature:
-    """A batch of noise in which every clip has sound, on the CPU, as the processor would lay it out."""
+    """A batch of noise, all clips with sound, on the CPU, as the loader gives it: pixels are bytes."""
     generator = torch.Generator().manual_seed(seed)
     video, audio, image = config.video_config, config.audio_config, config.image_config
     extractor = DualRepFeatureExtractor()
     spectrogram_frames = int(clip_seconds * extractor.sampling_rate) // extractor.hop_length + 1
     shapes = {
         "pixel_values_videos": (video.num_frames, video.num_channels, video.image_size, video.image_size),
-        "input_features": (spectrogram_frames, audio.num_mel_bins),
         "pixel_values": (image.num_channels, image.image_size, image.image_size),
     }
-    drawn = {name: torch.randn(clips, *shape, generator=generator) for name, shape in shapes.items()}
-    return BatchFeature(drawn | {"audio_mask": torch.ones(clips, dtype=torch.bool)})
+    pixels = {
+        name: torch.randint(256, (clips, *shape), dtype=torch.uint8, generator=generator)
+        for name, shape in shapes.items()
+    }
+    sound = torch.randn(clips, spectrogram_frames, audio.num_mel_bins, generator=generator)
+    has_sound = torch.ones(clips, dtype=torch.bool)
+    return BatchFeature({**pixels, "input_features": sound, "audio_mask": has_sound})
+
+
+def normalised(config: DualRepConfig, batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
+    """The batches with their pixels as a run of pretrain.py makes them on the device."""
+    processor = build_processor(config).image_processor
+    return normalised_batches(batches, PixelStatistics(processor.image_mean, processor.image_std), device)
+
+
+def model_inputs(config: DualRepConfig, batch: BatchFeature, device: torch.device) -> dict[str, Tensor]:
+    """The batch as the model takes it, all of it on the device."""
+    ((_, prepared),) = normalised(config, [([], batch)], device)
+    return {name: values.to(device) for name, values in prepared.items()}
 
 
 def benchmarked_run(arguments: PretrainArguments, device_type: str) -> TrainingRun:
@@ -62,11 +82,12 @@ def benchmarked_run(arguments: PretrainArguments, device_type: str) -> TrainingR
 
 
 def training_steps(run: TrainingRun, batch: BatchFeature, steps: int) -> Step:
-    """`steps` steps of the training loop on this batch."""
+    """`steps` steps of the training loop on this batch of `random_batch`, from its bytes on."""
     clip_ids = [f"clip{number}" for number in range(len(batch["pixel_values_videos"]))]
-    if run.accelerator.device.type == "cuda":
+    device, config = run.accelerator.device, run.arguments.model_config()
+    if device.type == "cuda":
         batch = BatchFeature({name: values.pin_memory() for name, values in batch.items()})  # as the loader
-    return lambda: take_steps(run, repeat((clip_ids, batch), steps), steps)
+    return lambda: take_steps(run, normalised(config, repeat((clip_ids, batch), steps), device), steps)
 
 
 def take_steps(run: TrainingRun, batches: Iterable[Batch], steps: int) -> None:
@@ -83,11 +104,11 @@ def bare_towers_steps(run: TrainingRun, batch: BatchFeature, steps: int) -> Step
     square of what they give.
     """
     device, model = run.accelerator.device, run.accelerator.unwrap_model(run.model)
+    inputs = model_inputs(model.config, batch, device)
     towers = nn.ModuleList(deepcopy(tower) for tower in model.children() if isinstance(tower, DualRepTower))
     if run.arguments.compile_towers:
         compile_towers(towers)
     optimizer = build_optimizer(run.arguments, towers)
-    inputs = {name: values.to(device) for name, values in batch.items()}
     in_bf16 = run.accelerator.mixed_precision == "bf16"
 
     def take_steps() -> None:
@@ -126,7 +147,7 @@ def plain_steps(
     """
     model = PlainModel(config.audio_config, config.projection_dim).to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
-    inputs = {name: values.to(device) for name, values in batch.items()}
+    inputs = model_inputs(config, batch, device)
     own = torch.arange(len(batch["pixel_values_videos"]), device=device)
 
     def take_steps() -> None:

@@ -45,8 +45,8 @@ class StepArguments:
 
 
 def benchmark_step(arguments: StepArguments) -> BenchmarkResult:
-    """A step of the training loop, with fusion, losses, clipping, accelerate and logging, against the bare
-    towers on the same tensors; on a GPU both are compiled.
+    """A step of the training loop, with bytes made numbers, fusion, losses, clipping, accelerate and logging,
+    against the bare towers on the same tensors; on a GPU both are compiled.
     """
     on_gpu = torch.cuda.is_available()
     device_type, steps = ("cuda", GPU_STEPS) if on_gpu else ("cpu", 1)

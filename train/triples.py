@@ -345,10 +345,12 @@ def normalised_batches(
     """
     normalise = statistics.batch_normaliser(device)
     for clip_ids, batch in batches:
-        for name in ("pixel_values_videos", "pixel_values"):
-            if name in batch:
-                batch[name] = normalise(batch[name].to(device, non_blocking=True))
-        yield clip_ids, batch
+        pixels = {
+            name: normalise(batch[name].to(device, non_blocking=True))
+            for name in ("pixel_values_videos", "pixel_values")
+            if name in batch
+        }
+        yield clip_ids, BatchFeature({**batch, **pixels})
 
 
 def gallery_batches(
