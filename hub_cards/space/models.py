@@ -11,15 +11,10 @@ from modeling_dualrep.modeling_dualrep import DualRepForSaliencyPrediction
 from train.search_model import SearchModel, load_search_model
 from train.timeline import load_classifier
 
+ROOT = Path(__file__).resolve().parents[2]
 SALIENCY_CLASS = "DualRepForSaliencyPrediction"
-# Where the commands of the README leave a model of each kind, and what makes it.
+# Where the commands of the README leave a model of each kind, below the root of the checkout.
 DEFAULT_FOLDERS = {"model": "runs/demo/model", "planes": "runs/planes", "saliency": "runs/saliency"}
-FINETUNE = "uv run accelerate launch train/finetune_{0}.py train/recipes/demo_{0}.yaml --dataset FOLDER"
-MAKING = {
-    "model": "uv run python -m train.demo",
-    "planes": FINETUNE.format("planes"),
-    "saliency": FINETUNE.format("saliency"),
-}
 PURPOSE = {"model": "search by speech", "planes": "the planes over time", "saliency": "saliency"}
 
 
@@ -55,20 +50,22 @@ def load_models(given: dict[str, str | None]) -> Models:
     """
     sources = {name: _source(name, source) for name, source in given.items()}
     loaders = {"model": load_search_model, "planes": load_classifier, "saliency": load_saliency_model}
-    loaded = {name: source and loaders[name](source) for name, source in sources.items()}
+    loaded = {name: None if source is None else loaders[name](source) for name, source in sources.items()}
     missing = {name: _how_to_make(name) for name, source in sources.items() if source is None}
     return Models(loaded["model"], loaded["planes"], loaded["saliency"], missing)
 
 
 def _source(name: str, given: str | None) -> str | None:
-    default = DEFAULT_FOLDERS[name]
-    return default if given is None and Path(default, "config.json").is_file() else given
+    if given is not None and not given.strip():
+        raise ModelError(f"--{name} is empty: name the folder of a model or its id on the Hub.")
+    default = ROOT / DEFAULT_FOLDERS[name]
+    return str(default) if given is None and (default / "config.json").is_file() else given
 
 
 def _how_to_make(name: str) -> str:
     return (
-        f"There is no model for {PURPOSE[name]} in {DEFAULT_FOLDERS[name]}. Make one by `{MAKING[name]}`, or "
-        f"start the app with --{name} FOLDER."
+        f"There is no model for {PURPOSE[name]} in {DEFAULT_FOLDERS[name]}. Start the app with "
+        f"--make_models, which makes all that it shows, or with --{name} FOLDER."
     )
 
 

@@ -108,8 +108,9 @@ class Answers:
         except BaseException:
             shutil.rmtree(kept)
             raise
+        seconds = max(1, len(analysis.pictures) - 1)  # the first picture is that of 0 s
         return Session(analysis, kept), said(
-            f"{len(analysis.pictures)} s of the scan were read, and its file was removed.", *analysis.notes
+            f"The scan of about {seconds} s was read, and its file was removed.", *analysis.notes
         )
 
     def timeline(self, session: Session | None) -> str:
@@ -189,7 +190,7 @@ def _taken(upload: str | None, folder: Path) -> Path:
     try:
         return Path(shutil.move(upload, folder / Path(upload).name))
     except FileNotFoundError as error:
-        raise ScanError("The file was removed after it had been read: choose it again.") from error
+        raise ScanError("The file is no longer there: choose it again.") from error
 
 
 def said(*sentences: str, kind: str = "") -> str:
@@ -201,7 +202,7 @@ def said(*sentences: str, kind: str = "") -> str:
 def refused(error: Exception) -> str:
     """What is wrong, by the name of the file without the folder in which it lay."""
     text = error.strerror or "" if isinstance(error, OSError) else str(error)
-    words = [Path(word).name if word.startswith(tempfile.gettempdir()) else word for word in text.split()]
+    words = [Path(word).name if Path(word).is_absolute() else word for word in text.split()]
     return said(" ".join(words), kind="refused")
 
 
