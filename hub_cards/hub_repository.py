@@ -130,7 +130,6 @@ def publish(
     Raises:
         PushError: the Hub, the way to it, or `check_present` refuses; nothing is published then.
     """
-    check_login(destination.repo_id)
     push = _Push(HfApi(), destination, files, check_present, message)
     with told_in_sentences(destination.repo_id):
         for wait_s in WAITS_S:
@@ -161,7 +160,8 @@ class _Push:
         self._plan: tuple[tuple[str, ...], tuple[str, ...]] | None = None
 
     def attempt(self) -> Published:
-        """Reads the repository, checks it, and sends what differs."""
+        """Asks who pushes, reads the repository, checks it, and sends what differs."""
+        self._api.whoami()  # told apart from a repository that this token does not see
         destination, state = self._destination, self._state()
         if state.files:
             self._check_present(state)

@@ -170,6 +170,7 @@ def test_weights_of_the_same_size_are_sent_when_they_changed(run: Path, hub: Hub
 @pytest.mark.parametrize(
     "request_lost",
     [
+        "GET /api/whoami",
         "GET /api/models/me/tiny$",
         "GET .*/tree/",
         "GET .*/refs",
