@@ -271,8 +271,14 @@ def test_a_task_model_names_its_base(tmp_path: Path) -> None:
     assert "started from random weights" in render_card(folder).text
     card = render_card(folder, "clinic/planes", "clinic/base")
     assert card.data.base_model == "clinic/base"
-    assert "[clinic/base](https://huggingface.co/clinic/base)" in card.text
+    assert "[clinic/base](/clinic/base)" in card.text
     assert card.text.count('"clinic/planes"') == 2 and "# planes" in card.text
+
+
+@pytest.mark.parametrize("template", sorted(set(TEMPLATES.values())))
+def test_no_card_links_to_one_hub(template: str) -> None:
+    """A private hub has other addresses: a link without a host is one of whichever hub shows the card."""
+    assert "huggingface.co" not in (HUB_CARDS / template).read_text(encoding="utf-8")
 
 
 def test_rendering_anew_keeps_the_base(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
