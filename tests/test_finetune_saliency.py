@@ -12,7 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
 from accelerate.state import AcceleratorState
+from hub_helpers import hub_in_this_process
+from huggingface_hub import HfApi
 from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoModel
@@ -111,8 +114,7 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(dataset: Path, output_dir: Path, **fields: object) -> Path:
-    AcceleratorState._reset_state(reset_partial_state=True)
+def recipe_of(dataset: Path, output_dir: Path, **fields: object) -> dict:
     recipe = {
         "output_dir": str(output_dir),
         "dataset": str(dataset),
@@ -125,7 +127,13 @@ def run(dataset: Path, output_dir: Path, **fields: object) -> Path:
         "fixation_maps": {"sigma_share": 0.08},
         "augmentation": {"crop_scale": 0.8, "rotation_degrees": 10, "horizontal_flip": 0.5},
     }
-    finetune_saliency(build(FinetuneSaliencyArguments, merge(recipe, fields), "test"), "test")
+    return merge(recipe, fields)
+
+
+def run(dataset: Path, output_dir: Path, **fields: object) -> Path:
+    AcceleratorState._reset_state(reset_partial_state=True)
+    recipe = recipe_of(dataset, output_dir, **fields)
+    finetune_saliency(build(FinetuneSaliencyArguments, recipe, "test"), "test")
     return output_dir
 
 
@@ -399,6 +407,27 @@ def test_what_cannot_be_used_ends_in_a_sentence(
     error = capsys.readouterr().err
     assert error.startswith("finetune_saliency.py: ") and message in error and "Traceback" not in error
     assert not (tmp_path / "out" / "metrics.json").exists()
+
+
+def test_a_finished_run_is_pushed(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """To the name given, in private; a name that the Hub refuses is told before the training.
+
+    Its picture shows frames of scans: it stays here, and the card does without it.
+    """
+    AcceleratorState._reset_state(reset_partial_state=True)
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(recipe_of(dataset, tmp_path / "out", max_steps=1, num_splits=1)))
+    with hub_in_this_process(monkeypatch) as hub:
+        assert main([str(path), "--push_to_hub", "no/such/name"]) == 2
+        assert not (tmp_path / "out").exists() and not hub.repositories
+        assert main([str(path), "--push_to_hub", "me/gaze"]) == 0
+        assert "me/gaze" in capsys.readouterr().out
+        repository, files = hub.repositories["model", "me/gaze"], HfApi().list_repo_files("me/gaze")
+    assert repository.private and b"saliency.png" not in repository.files["README.md"].content
+    assert {"model.safetensors", "metrics.json", "README.md", "recipe.yaml"} <= set(files)
+    assert not {"predictions.parquet", "splits.json", "pictures/saliency.png"} & set(files)
 
 
 def test_a_side_without_any_fixation_is_an_error(rows: dict[str, list[dict]], tmp_path: Path) -> None:

@@ -15,6 +15,8 @@ import torch
 import yaml
 from accelerate.state import AcceleratorState
 from clips_helpers import TINY_MODEL, make_row, write_clips, write_small_set
+from hub_helpers import hub_in_this_process
+from huggingface_hub import HfApi
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoProcessor
 
@@ -290,6 +292,25 @@ def test_the_table_leaves_out_what_was_not_measured() -> None:
     metrics |= {f"validation/{name}_at_{k}": k / 100 for name in ("chance_recall",) for k in (1, 5, 10)}
     text = results_text(metrics, 20)
     assert "100 clips of 20 held-out scans" in text and "speech" not in text and "5.0%" in text
+
+
+def test_a_finished_run_is_pushed(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """To the name given, in private; a name that the Hub refuses is told before the training."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(recipe(clips, tmp_path / "out", max_steps=1, checkpointing_steps=1)))
+    with hub_in_this_process(monkeypatch) as hub:
+        assert call(monkeypatch, str(path), "--push_to_hub", "no/such/name") == 2
+        assert not (tmp_path / "out").exists() and not hub.repositories
+        assert call(monkeypatch, str(path), "--push_to_hub", "me/dualrep") == 0
+        assert "me/dualrep" in capsys.readouterr().out
+        files = HfApi().list_repo_files("me/dualrep")
+        assert hub.repositories["model", "me/dualrep"].private
+    assert {"model.safetensors", "modeling_dualrep.py", "metrics.json", "README.md", "recipe.yaml"} <= set(
+        files
+    )
+    assert not [name for name in files if "checkpoint" in name or name.startswith("logs")]
 
 
 def test_metrics_are_those_of_the_saved_model(clips: Path, tmp_path: Path) -> None:
