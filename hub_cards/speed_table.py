@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+# With fewer, an epoch is hardly more than a step.
+BATCHES_AN_EPOCH = 5
+
 
 def speed_table(results: Sequence[dict[str, Any]]) -> str:
     """Every ratio with its bar, as Markdown.
@@ -70,5 +73,19 @@ def projection_table(projection: dict[str, Any]) -> str:
             *others,
             "",
             f"What breaks first: {first}, at {breaking[first]} GPUs.",
+            "",
+            _reservations(projection),
         ]
+    )
+
+
+def _reservations(projection: dict[str, Any]) -> str:
+    """What of the projection is a guess, and up to where the set is large enough for it."""
+    storage, workload = projection["cluster"]["storage_bandwidth"], projection["workload"]
+    clips, of_gpu = workload["training_clips"], workload["clips_per_gpu"]
+    gpus = [2**power for power in range(32) if clips // (2**power * of_gpu) >= BATCHES_AN_EPOCH]
+    most = max(gpus, default=0)
+    return (
+        f"The {storage / 1e9:g} GB/s with which a node reads clips are an assumption. A set of {clips:,} "
+        f"clips makes at least {BATCHES_AN_EPOCH} batches an epoch on up to {most} GPUs."
     )

@@ -1,11 +1,24 @@
 """A step on many GPUs against numbers worked out by hand, and what must hold of any."""
 
+import json
+import os
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch.distributed
+from accelerate import Accelerator
 from hypothesis import given
 from hypothesis import strategies as st
+from pretrain_processes import CONTEXT, free_port
+from tiny_models import tiny_batch, tiny_model
+from torch.distributed.nn import functional
+from transformers import BatchFeature
 
+from train.arguments import PretrainArguments
+from train.loop import training_step
 from train.projected_step import (
     Cluster,
     Workload,
@@ -17,6 +30,7 @@ from train.projected_step import (
     project,
     ring_seconds,
 )
+from train.training_run import prepare_run
 
 # Round numbers, and latencies that are easy to tell apart.
 CLUSTER = Cluster(
@@ -167,6 +181,73 @@ def test_nothing_beats_what_feeds_it(workload: Workload, gpus: int) -> None:
     assert step.clips_per_second <= min(step.loader_rate, step.storage_rate)
     assert step.gpu_rate <= gpus * workload.clips_per_second_per_gpu * (1 + 1e-9)
     assert 0 <= step.hidden_seconds <= step.all_reduce_seconds
+
+
+class CountedCollectives:
+    """Counts the calls between processes while it holds; those within another count as that one."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.depth = 0
+
+    def __enter__(self) -> "CountedCollectives":
+        of_backward = [(functional._AllGather, "backward")]
+        calls = [(torch.distributed, name) for name in ("all_gather", "all_reduce", "_broadcast_coalesced")]
+        self.before = [(owner, name, getattr(owner, name)) for owner, name in (*of_backward, *calls)]
+        for owner, name, call in self.before:
+            setattr(owner, name, self._counted(f"{owner.__name__}.{name}", call))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for owner, name, call in self.before:
+            setattr(owner, name, staticmethod(call) if isinstance(owner, type) else call)
+
+    def _counted(self, name: str, call: Callable) -> Callable:
+        def counted(*arguments: object, **named: object) -> object:
+            if self.depth == 0:
+                self.names.append(name)
+            self.depth += 1
+            try:
+                return call(*arguments, **named)
+            finally:
+                self.depth -= 1
+
+        return counted
+
+
+def collectives_of_one_process(rank: int, port: int, folder: Path) -> None:
+    """Notes the calls between processes of one step of the training loop."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    arguments = PretrainArguments("", dataset="none", max_steps=2, report_to="none", max_grad_norm=1.0)
+    run = prepare_run(Accelerator(cpu=True, mixed_precision="bf16"), arguments, tiny_model(training=True), 2)
+    batch = BatchFeature(tiny_batch(3, mask=[True, False, True], seed=rank))
+    training_step(run, ["clip"] * 3, batch)
+    with CountedCollectives() as counted:
+        training_step(run, ["clip"] * 3, batch)
+    (folder / f"{rank}.json").write_text(json.dumps(counted.names))
+
+
+def test_the_collectives_are_those_of_a_training_step(tmp_path: Path) -> None:
+    """Between two processes; those of the gradients of the weights are reckoned with apart."""
+    port = free_port()
+    processes = [
+        CONTEXT.Process(target=collectives_of_one_process, args=(rank, port, tmp_path)) for rank in range(2)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
+    assert first == second
+    assert Counter(first) == {
+        "torch.distributed.all_gather": 3,
+        "_AllGather.backward": 1,
+        "torch.distributed.all_reduce": 3,
+        "torch.distributed._broadcast_coalesced": 1,
+    }
+    assert len(first) == Workload.collectives
 
 
 def test_partly_empty_nodes_and_impossible_clusters_are_refused() -> None:

@@ -54,11 +54,14 @@ def test_a_projection_says_what_it_hangs_on_and_what_breaks_first() -> None:
         {"gpus": 1, "clips_per_second": 950.4, "limit": "workers"},
         {"gpus": 64, "clips_per_second": 60_826.0, "limit": "storage"},
     ]
-    points = {"storage": 12, "workers": 1, "gradients": None}
-    text = projection_table(
-        {"title": "On paper", "steps": steps, "workload": {"clips_per_gpu": 32}, "breaking_points": points}
-    )
-    assert text.splitlines() == [
+    projection = {
+        "title": "On paper",
+        "steps": steps,
+        "workload": {"clips_per_gpu": 32, "training_clips": 10_457},
+        "cluster": {"storage_bandwidth": 2.5e9},
+        "breaking_points": {"storage": 12, "workers": 1, "gradients": None},
+    }
+    assert projection_table(projection).splitlines() == [
         "On paper:",
         "",
         "| GPUs | 1 | 64 |",
@@ -68,4 +71,9 @@ def test_a_projection_says_what_it_hangs_on_and_what_breaks_first() -> None:
         "| clips a batch | 32 | 2,048 |",
         "",
         "What breaks first: workers, at 1 GPUs.",
+        "",
+        "The 2.5 GB/s with which a node reads clips are an assumption. A set of 10,457 clips makes at least "
+        "5 batches an epoch on up to 64 GPUs.",
     ]
+    projection["workload"]["training_clips"] = 100
+    assert projection_table(projection).endswith("on up to 0 GPUs.")

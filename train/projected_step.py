@@ -82,8 +82,10 @@ class Workload:
         embedding_size: numbers of an embedding.
         gathered_embeddings: embeddings of a clip that other processes take as candidates, with all losses and
             modalities.
-        collectives: all-gathers and reduce-scatters of a step, one after the other: for each gathered
-            embedding one of either, for the sizes of the batches and for which clips have sound a gather.
+        collectives: calls of a step that the processes wait for one after the other: gathers of the sizes of
+            the batches, of all embeddings together and of which clips have sound, the gradients of the
+            embeddings back, the losses' sums forth and back, whether the step is skipped, and BatchNorm's
+            statistics. All are reckoned as rings, though NCCL has quicker trees for a few numbers.
         similarity_matrices: of clips_per_gpu rows, with all losses and modalities: two contrastive losses and
             two directions of ranking for each of speech and frame.
         kept_tensors: float32 tensors of the size of each such matrix that wait for the backward pass.
@@ -102,7 +104,7 @@ class Workload:
     worker_scaling: float = 0.85
     embedding_size: int = 512
     gathered_embeddings: int = 7
-    collectives: int = 16
+    collectives: int = 8
     similarity_matrices: int = 8
     kept_tensors: int = 3
     similarity_passes: int = 20
@@ -216,7 +218,9 @@ def losses_bytes(workload: Workload, gpus: int) -> float:
 
 
 def all_gather_seconds(workload: Workload, cluster: Cluster, gpus: int) -> float:
-    """Of the gathered embeddings and the reduce-scatter of their gradients, which moves as much."""
+    """Of the gathered embeddings and the reduce-scatter of their gradients, which moves as much, with the
+    latency of every call of a step but for those of the all-reduce.
+    """
     rows_bytes = workload.clips_per_gpu * workload.embedding_size * FLOAT32_BYTES
     nodes = cluster.nodes(gpus)
     latency = (gpus - nodes) * cluster.nvlink_hop_seconds + (nodes - 1) * cluster.network_hop_seconds

@@ -51,7 +51,7 @@ class ProjectionArguments:
         clips_per_gpu: batch of each GPU; that of the measured step, where one is given.
         clip_seconds: length of a clip's sound, for the FLOPs of the speech tower.
         training_clips: in the set; by default the paper's of 6 s.
-        collectives: of a step, to see what packing the gathered embeddings together would save.
+        collectives: calls of a step that the processes wait for, to see what fewer would save.
         gpus: how many, a column each.
         tolerated_share: what a part may add to the time of computing, and what the losses may keep of the
             memory, before it counts as broken.
