@@ -16,7 +16,7 @@ from datasets_scripts.clips import place_in_square
 from datasets_scripts.recordings import Box, Recording
 from datasets_scripts.sector import NoSectorError
 
-TILE, LABEL_HEIGHT, GAP = 180, 14, 4
+TILE, LABEL_HEIGHT, GAP = 300, 14, 4  # of so many pixels, a line of text that was missed is seen
 COLUMNS, TILES_A_PAGE = 10, 100
 DARKENED = 0.35
 GREEN, RED = (0, 255, 0), (255, 0, 0)

@@ -12,7 +12,7 @@ from datasets_scripts.preparation_report import PrepareError, RecordingOutcome
 from datasets_scripts.privacy import keyed_hash
 from datasets_scripts.recording_errors import RecordingError, UnreadableError
 from datasets_scripts.recordings import Recording, RecordingFiles, open_recording
-from datasets_scripts.sector import NoSectorError, Sector, SectorError
+from datasets_scripts.sector import COLOURED, NoSectorError, Sector, SectorError, crop_to_sector
 from datasets_scripts.set_parameters import BLANK, FOUND, IGNORE, LEAVE_OUT, SetParameters
 from datasets_scripts.shards import stage_rows
 from datasets_scripts.splits import hashed_origin
@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from datasets_scripts.preparation import Preparation
 
 TEXTS_ON_SECTOR, CROPS_WITHOUT_SECTOR = "texts_on_sector", "crops_without_a_sector"
+# No fault of a recording that was cropped before, or of Doppler, but all that tells other videos apart.
+WHOLE_PICTURES, COLOURED_PICTURES = "sectors_of_the_whole_picture", "strongly_coloured_pictures"
+TO_LOOK_AT = {WHOLE_PICTURES: "whole picture", COLOURED_PICTURES: "coloured"}
+WHOLE_SHARE = 0.95  # of the picture, that a sector takes up
+COLOURED_SHARE = 0.15  # of the sector in the first frame; Doppler takes up less
 FOLDERS_OF_PATHS = re.compile(r"(?:/[^\s/'\":]+)+/")
 
 
@@ -105,6 +110,8 @@ def _made(task: RecordingTask) -> RecordingOutcome:
         recording = open_recording(task.files)
         if recording.notes.patient_id is not None:
             patient = keyed_hash(task.key, "patient", recording.notes.patient_id)
+        if parameters.sector == FOUND:
+            _look_for_other_videos(recording, counts)
         found = _look_for_text(recording, parameters, counts)
         texts = tuple(text.text for text in found)
         if task.with_tile:
@@ -142,6 +149,22 @@ def _look_for_text(recording: Recording, parameters: SetParameters, counts: Coun
     if parameters.text == BLANK:
         recording.blank([text.box for text in found])
     return found
+
+
+def _look_for_other_videos(recording: Recording, counts: Counter[str]) -> None:
+    """Count what a person should look at: it may be no ultrasound."""
+    try:
+        area = recording.area(FOUND)
+    except NoSectorError:
+        return  # it is told when the rows are made
+    if not isinstance(area, Sector):
+        return
+    if area.crop is None and area.mask.mean() >= WHOLE_SHARE:
+        counts[WHOLE_PICTURES] += 1
+    kept = crop_to_sector(next(recording.frames()).read_pixels(), area)
+    coloured = kept.max(axis=-1) - kept.min(axis=-1) > COLOURED
+    if coloured.sum() >= COLOURED_SHARE * area.mask.sum():
+        counts[COLOURED_PICTURES] += 1
 
 
 def _left_out(

@@ -30,7 +30,7 @@ from datasets_scripts.finished_set import (
     put_in_place,
     report_path,
 )
-from datasets_scripts.one_recording import RecordingTask, lost_outcome, make_one
+from datasets_scripts.one_recording import TO_LOOK_AT, RecordingTask, lost_outcome, make_one
 from datasets_scripts.preparation_engine import PROCESSES, Engine, Lost
 from datasets_scripts.preparation_report import (
     PreparationReport,
@@ -247,12 +247,14 @@ _NOT_SHARED = (
 
 
 def _labelled_tiles(tasks: list[RecordingTask], outcomes: list[RecordingOutcome]) -> list[tuple[Path, str]]:
-    """The tiles of all recordings that can be decoded, each with its hashed scan id."""
-    return [
-        (task.staged.tile, f"{outcome.scan_id} left out" if outcome.left_out else outcome.scan_id)
-        for task, outcome in zip(tasks, outcomes, strict=True)
-        if task.staged.tile.exists()
-    ]
+    """The tiles of all recordings that can be decoded, each with its hashed scan id and what to look at."""
+    tiles = []
+    for task, outcome in zip(tasks, outcomes, strict=True):
+        if task.staged.tile.exists():
+            words = ["left out"] if outcome.left_out else []
+            words += [word for name, word in TO_LOOK_AT.items() if outcome.counts.get(name)]
+            tiles.append((task.staged.tile, f"{outcome.scan_id} {', '.join(words)}".strip()))
+    return tiles
 
 
 def _write_sheets(staging: Path, tiles: list[tuple[Path, str]], sheet: Path) -> None:

@@ -15,7 +15,7 @@ from datasets_scripts.prepare_clips import main, prepare_clips
 from datasets_scripts.recordings import find_recordings, open_recording
 
 BOX = (40, 30, 140, 130)
-SIZE = 180  # pixels of the pictures are those of the tile
+SIZE = TILE  # pixels of the pictures are those of the tile
 
 
 def write_scan(folder: Path, name: str, seconds: float = 2.0, is_grey: bool = False) -> Path:

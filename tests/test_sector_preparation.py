@@ -18,6 +18,7 @@ from datasets_scripts.clips import (
     place_in_square,
     resize_to_square,
 )
+from datasets_scripts.contact_sheet import write_sheets
 from datasets_scripts.media_streams import Frame
 from datasets_scripts.preparation_command import COMMAND_DEFAULTS
 from datasets_scripts.prepare_clips import main as prepare_clips_main
@@ -225,6 +226,46 @@ def test_whole_frames_are_stored_as_recorded(frames, tmp_path, crop):
 def test_whole_frames_are_never_searched(recordings, tmp_path, monkeypatch):
     monkeypatch.setattr(Recording, "sampled_frames", None)
     prepare_gaze(recordings, tmp_path / "set", GazeParameters(frame_size=32), workers=1)
+
+
+# What may be no ultrasound.
+
+
+def speckle(is_red: bool = False) -> list[np.ndarray]:
+    """Moving grain from corner to corner, red in a quarter of the picture or nowhere."""
+    rng = np.random.default_rng(0)
+    greys = [np.minimum(rng.rayleigh(60, (HEIGHT, WIDTH)), 250).astype(np.uint8) for _ in range(FRAMES)]
+    shown = [np.repeat(grey[..., None], 3, axis=2) for grey in greys]
+    for picture in shown[: FRAMES * is_red]:
+        picture[60:180, 80:240] = 0
+        picture[60:180, 80:240, 0] = rng.integers(120, 255, (120, 160))
+    return shown
+
+
+@pytest.mark.parametrize(("is_red", "label"), [(False, " whole picture"), (True, " whole picture, coloured")])
+def test_a_video_that_may_be_no_ultrasound_is_to_be_looked_at(frames, tmp_path, monkeypatch, is_red, label):
+    write_scan(tmp_path / "in" / "other", speckle(is_red))
+    write_scan(tmp_path / "in" / "scan", frames)
+    labels = []
+    monkeypatch.setattr(
+        "datasets_scripts.preparation.write_sheets",
+        lambda tiles, file: labels.extend(label for _, label in tiles) or write_sheets(tiles, file),
+    )
+    prepare, parameters = PREPARATIONS["planes"]
+    sheet = tmp_path / "sheet.png"
+    report = prepare(tmp_path / "in", tmp_path / "set", parameters, workers=1, sheet=sheet)
+    other, scan = report.recordings
+    assert other.rows and other.counts["sectors_of_the_whole_picture"] == 1
+    assert other.counts.get("strongly_coloured_pictures", 0) == is_red
+    assert not {"sectors_of_the_whole_picture", "strongly_coloured_pictures"} & set(scan.counts)
+    assert labels == [f"{other.scan_id}{label}", scan.scan_id]
+    assert "sectors_of_the_whole_picture 1" in report.summary()
+
+
+def test_a_crop_of_a_whole_picture_was_looked_at_already(tmp_path):
+    write_scan(tmp_path / "in" / "a", speckle(), crop=(0, 0, WIDTH, HEIGHT))
+    report = prepare_planes(tmp_path / "in", tmp_path / "set", PREPARATIONS["planes"][1], workers=1)
+    assert "sectors_of_the_whole_picture" not in report.recordings[0].counts
 
 
 # What cannot be kept, and the command.
