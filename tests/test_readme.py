@@ -1,5 +1,8 @@
 """The README's numbers are those of the kept results."""
 
+import ast
+import re
+
 import pytest
 
 from hub_cards.readme import (
@@ -72,6 +75,34 @@ def test_every_picture_of_the_readme_is_there():
     assert pictures
     for picture in pictures:
         assert (README.parent / picture).is_file(), picture
+
+
+def strings_of_code() -> list[str]:
+    """Every string of the four packages, values within it as `...`."""
+    found = []
+    for package in ("modeling_dualrep", "datasets_scripts", "train", "hub_cards"):
+        for path in sorted((README.parent / package).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.JoinedStr):
+                    parts = (part.value if isinstance(part, ast.Constant) else "..." for part in node.values)
+                    found.append("".join(parts))
+                elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    found.append(node.value)
+    return found
+
+
+def test_the_failures_of_the_readme_are_those_of_the_code():
+    """Each is quoted as the code says it, with `...` for what it fills in."""
+    section = README.read_text(encoding="utf-8").split("## When something fails")[1].split("\n## ")[0]
+    cells = [line.split(" | ")[0] for line in section.splitlines() if line.startswith("| `")]
+    quoted = [quote for cell in cells for quote in re.findall("`([^`]+)`", cell)]
+    assert len(quoted) >= len(cells) > 15
+    code = strings_of_code()
+    for quote in quoted:
+        said = quote.removeprefix("...").removesuffix("...").strip()
+        if said.startswith("The checkpoint"):  # what it is of another kind of is filled in
+            said = said.replace("another architecture", "...")
+        assert any(said in text for text in code), quote
 
 
 def test_a_readme_without_markers_is_refused():

@@ -9,6 +9,7 @@ import pytest
 from card_folders import run_elsewhere, write_image_planes, write_inputs, write_pretrained
 
 ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 LOADS = """
 import sys
 sys.path.insert(0, {target!r})
@@ -32,12 +33,13 @@ assert not any(name.startswith("transformers_modules") for name in sys.modules)
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built by uv, which must have the build backend at hand or fetch it."""
+    """Built by the README's command, which must have the build backend at hand or fetch it."""
     folder = tmp_path_factory.mktemp("wheel")
     uv = shutil.which("uv")
     if uv is None:
         pytest.skip("uv is not installed")
-    command = [uv, "build", "--wheel", "--out-dir", folder, ROOT]
+    assert "\nuv build " in README and "\npip install dist/*.whl\n" in README
+    command = [uv, "build", "--out-dir", folder, ROOT]
     for how in (["--offline"], []):
         done = subprocess.run([*command, *how], cwd=folder, capture_output=True, text=True)
         if done.returncode == 0:
@@ -58,6 +60,7 @@ def test_the_wheel_ships_the_package_alone(wheel: Path) -> None:
 @pytest.mark.slow
 def test_the_auto_classes_need_no_trust_once_the_package_is_imported(wheel: Path, tmp_path: Path) -> None:
     target = tmp_path / "site"
+    # What `pip install` does, without fetching what the wheel needs.
     install = ["uv", "pip", "install", "--offline", "--no-deps", "--target", target, wheel]
     subprocess.run(install, check=True, capture_output=True)
     folders = {
