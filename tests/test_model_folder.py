@@ -16,7 +16,7 @@ def test_a_run_may_go_on_in_its_own_folder(tmp_path: Path) -> None:
     refuse_other_run(arguments(tmp_path / "new"), "pretraining")
     write_recipe(arguments(tmp_path))
     refuse_other_run(arguments(tmp_path), "pretraining")
-    refuse_other_run(arguments(tmp_path, report_to="none", expected_processes=2), "pretraining")
+    refuse_other_run(arguments(tmp_path, report_to="none", deterministic=True), "pretraining")
 
 
 def test_another_run_s_folder_is_refused(tmp_path: Path) -> None:

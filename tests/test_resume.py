@@ -91,6 +91,19 @@ def test_a_killed_run_ends_as_the_undisturbed_one(
     assert_same(results(output_dir), undisturbed(**order))
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("compiled", [False, True])
+def test_on_a_gpu_a_deterministic_run_ends_as_the_undisturbed_one(
+    clips: Path, tmp_path: Path, undisturbed: Callable[..., dict], compiled: bool
+) -> None:
+    fields = {"deterministic": True, "mixed_precision": "bf16", "compile_towers": compiled}
+    output_dir = tmp_path / "run"
+    recipe = write_recipe(clips, output_dir, **fields)
+    PretrainProcesses(recipe, *RESUMED).kill_when(lambda: within_first_epoch(output_dir))
+    PretrainProcesses(recipe, *RESUMED).succeed()
+    assert_same(results(output_dir), undisturbed(**fields))
+
+
 def loader_workers(process_id: int) -> list[int]:
     return [
         int(child) for child in Path(f"/proc/{process_id}/task/{process_id}/children").read_text().split()

@@ -154,6 +154,8 @@ class PretrainArguments:
             before those that model.negatives names.
         mixed_precision: no (float32) or bf16; where it is left out, what accelerate was configured to, and
             else bf16 where the hardware computes it quickly. The saved weights are float32 in any case.
+        deterministic: on a GPU, compute with algorithms that give the same bits every time, slower; on a CPU
+            they do so anyway.
         compile_towers: compile each tower with torch.compile; it takes minutes at first, and pays on GPUs.
         gradient_checkpointing: recompute activations in the backward pass to save memory.
         gradient_cache_clips: clips that go through the towers at a time, twice, so that a batch may be far
@@ -211,6 +213,7 @@ class PretrainArguments:
     max_grad_norm: float | None = None
     mean_negatives_steps: int = 0
     mixed_precision: str | None = None
+    deterministic: bool = False
     compile_towers: bool = False
     gradient_checkpointing: bool = False
     gradient_cache_clips: int | None = None

@@ -23,11 +23,13 @@ PICTURES = "pictures"
 CHECKPOINTS = "checkpoints"
 UNFINISHED = ".unfinished"
 START_ANEW = "Choose another output_dir, or pass --overwrite_output_dir true to start anew in it."
-# Fields that may differ between two runs into one folder: they change neither the model nor its data.
+# Fields that may differ between two runs into one folder: but for rounding, they change neither the model
+# nor its data.
 FREE_FIELDS = (
     "overwrite_output_dir",
     "resume_from_checkpoint",
     "dataloader_num_workers",
+    "deterministic",
     "report_to",
     "push_to_hub",
     "expected_processes",

@@ -52,6 +52,7 @@ from train.clip_order import ScanGroups, ScanLimit, SeededBatches
 from train.cpu_cores import use_free_cores
 from train.cpu_memory import keep_freed_memory
 from train.data_facts import write_data_facts
+from train.deterministic import use_deterministic_algorithms
 from train.evaluation import GalleryEmbeddings, embed_gallery, measure
 from train.interruption import EXIT_STATUS, NoticeOfEnd, RunInterruptedError, leave_notices_to_trainer
 from train.loop import Batch, DivergedError, keep_state, kept_at_notice, train
@@ -163,6 +164,8 @@ def build_accelerator(arguments: PretrainArguments) -> Accelerator:
         ArgumentsError: another number of processes runs than the recipe expects.
     """
     folder = Path(arguments.output_dir)
+    if arguments.deterministic:
+        use_deterministic_algorithms()
     accelerator = Accelerator(
         # Without it, processes that torchrun starts where there is no GPU would each train alone.
         cpu=not torch.accelerator.is_available(),
