@@ -2,6 +2,7 @@
 
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,16 @@ def test_no_number_is_typed_into_a_template(template: str) -> None:
     text = (HUB_CARDS / template).read_text(encoding="utf-8")
     prose = re.sub(r"```.*?```|\{\{.*?\}\}|\{%.*?%\}", "", text, flags=re.DOTALL)
     assert not re.search(r"\d", prose.replace("ISBI 2024", "").replace("Apache-2.0", ""))
+
+
+def test_the_citation_is_of_this_version() -> None:
+    """It has an address once pyproject.toml has one."""
+    project = tomllib.loads((HUB_CARDS.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    software = (HUB_CARDS / "citation.md").read_text(encoding="utf-8").split("@software")[1]
+    assert f"version = {{{project['version']}}}" in software and re.search(r"year += \{\d{4}\}", software)
+    addresses = set(project.get("urls", {}).values())
+    assert set(re.findall(r"https?://[^}]+", software)) <= addresses
+    assert not addresses or "url" in software
 
 
 def test_other_numbers_give_another_card(folder: Path, tmp_path: Path) -> None:
