@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from copy import deepcopy
+from itertools import islice, repeat
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,9 @@ from modeling_dualrep import DualRepModel
 from modeling_dualrep.tower import CheckpointedLayer, DualRepTower
 from train.arguments import ArgumentsError, PretrainArguments
 from train.loop import training_step
+from train.pixels import PixelStatistics
 from train.training_run import TrainingRun, compile_towers, prepare_run
+from train.triples import normalised_batches
 
 
 @pytest.fixture(autouse=True)
@@ -173,26 +176,55 @@ def test_a_tower_may_be_compiled_often() -> None:
     assert torch._dynamo.config.recompile_limit >= 16
 
 
+def stored_batch(mask: list[bool] | None) -> BatchFeature:
+    """Four clips as the loader gives them: pixels are bytes, grey ones of one channel."""
+    generator, inputs = torch.Generator().manual_seed(0), tiny_batch(4, mask=mask)
+    for name in ("pixel_values_videos", "pixel_values"):
+        *leading, _, height, width = inputs[name].shape
+        inputs[name] = torch.randint(
+            256, (*leading, 1, height, width), dtype=torch.uint8, generator=generator
+        )
+    return BatchFeature(inputs)
+
+
 @pytest.mark.gpu
-@pytest.mark.parametrize("mask", [None, [True, False, True]])
-@pytest.mark.parametrize("fields", [{}, {"max_grad_norm": 1.0}, {"compile_towers": True}])
+@pytest.mark.parametrize("mask", [None, [True, False, True, True]])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"max_grad_norm": 1.0},
+        {"compile_towers": True},
+        {"gradient_cache_clips": 2},
+        {"gradient_cache_clips": 2, "compile_towers": True},
+    ],
+)
 def test_the_host_never_waits_for_the_gpu_in_a_step(mask: list[bool] | None, fields: dict) -> None:
+    """From the bytes in pinned memory on, as a step of pretraining begins."""
     run = make_run(tiny_model(), precision="bf16", device="cuda", **fields)
-
-    def pinned() -> BatchFeature:
-        inputs = tiny_batch(3, mask=mask)
-        return BatchFeature({name: values.pin_memory() for name, values in inputs.items()})
-
+    inputs = stored_batch(mask)
+    pinned = BatchFeature({name: values.pin_memory() for name, values in inputs.items()})
+    statistics = PixelStatistics((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    batches = normalised_batches(repeat((["a", "b", "c", "d"], pinned)), statistics, run.accelerator.device)
     run.model.train()
-    for _ in range(3):  # compilation and first allocations wait
-        training_step(run, ["a", "b", "c"], pinned())
-    batch = pinned()
+    for clip_ids, batch in islice(batches, 3):  # compilation and first allocations wait
+        training_step(run, clip_ids, batch)
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        training_step(run, ["a", "b", "c"], batch)
+        training_step(run, *next(batches))
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_step_takes_what_the_loader_gives() -> None:
+    """The same steps on the CPU, where nothing can be said of waiting."""
+    run = make_run(tiny_model(), gradient_cache_clips=2)
+    statistics = PixelStatistics((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    stored = repeat((["a", "b", "c", "d"], stored_batch([True, False, True, True])))
+    run.model.train()
+    for clip_ids, batch in islice(normalised_batches(stored, statistics, run.accelerator.device), 3):
+        assert not training_step(run, clip_ids, batch)["skipped"]
 
 
 @pytest.mark.gpu
