@@ -37,7 +37,8 @@ from train.export_towers import (
 from train.frame_sets import read_frames
 from train.pixels import PixelStatistics
 from train.plane_frames import predict
-from train.quantised_towers import can_be_quantised, clip_inputs, plane_f1, plane_inputs
+from train.quantised_towers import can_be_quantised, clip_inputs, plane_f1, plane_inputs, plane_rows
+from train.scan_splits import ScanSplit, write_scan_splits
 
 INPUTS = {"video": "pixel_values_videos", "audio": "input_features", "image": "pixel_values"}
 
@@ -245,7 +246,8 @@ def test_macro_f1_of_a_plane_model_before_and_after(exported: Path, plane_model:
     classifier = DualRepForImageClassification.from_pretrained(plane_model).eval()
     frames = read_frames(str(planes), "planes", PLANE_SIZE)
     statistics = PixelStatistics(DualRepImageProcessor.image_mean, DualRepImageProcessor.image_std)
-    rows, inputs = plane_inputs(frames, "validation", statistics)
+    _, rows = plane_rows(frames, plane_model / "splits.json")
+    inputs = plane_inputs(frames, rows, statistics)
     probabilities = predict(classifier, frames, rows, statistics, 4)
     exact = OnnxTower(exported / "planes.onnx")
     torch.testing.assert_close(exact(inputs).softmax(dim=1).numpy(), probabilities, atol=1e-4, rtol=1e-4)
@@ -264,6 +266,28 @@ def test_macro_f1_of_a_plane_model_before_and_after(exported: Path, plane_model:
     assert costs["macro_f1_before"] == plane_f1(exact, frames, rows, inputs) < 1
     quantised = OnnxTower(exported / costs["file"])
     assert costs["macro_f1_after"] == plane_f1(quantised, frames, rows, inputs)
+
+
+def test_a_plane_model_is_scored_on_scans_that_it_did_not_train_on(planes: Path, tmp_path: Path) -> None:
+    """Those that its own split says, and else those of the set's."""
+    frames, file = read_frames(str(planes), "planes", PLANE_SIZE), tmp_path / "splits.json"
+    scans = sorted(set(frames.scan_ids))
+
+    def scans_of(file: Path) -> list[set[str]]:
+        return [{frames.scan_ids[row] for row in rows} for rows in plane_rows(frames, file)]
+
+    own = {
+        split: {s for s, of in zip(frames.scan_ids, frames.splits, strict=True) if of == split}
+        for split in set(frames.splits)
+    }
+    assert scans_of(file) == [own["train"], own["validation"]]
+    write_scan_splits(file, [ScanSplit(tuple(scans[1:]), (scans[0],)), ScanSplit((scans[0],), (scans[1],))])
+    assert scans_of(file) == [set(scans[1:]), {scans[0]}]
+    write_scan_splits(file, [ScanSplit(("of another set",), ("and another",))])
+    assert scans_of(file) == [own["train"], own["validation"]]
+    write_scan_splits(file, [ScanSplit((scans[0],), ("gone",))])
+    with pytest.raises(ExportError, match="no labelled frame in validation"):
+        plane_rows(frames, file)
 
 
 def of_video(folder: Path) -> list[str]:

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers.utils import logging
@@ -37,7 +38,7 @@ from train.export_towers import (
     save_torch_export,
     towers_of,
 )
-from train.frame_sets import FrameSet, FrameSetError, read_frames
+from train.frame_sets import SPLITS_FILE, FrameSet, FrameSetError, read_frames
 from train.json_files import write_json
 from train.pixels import PixelStatistics
 from train.pretrained import PretrainedError, load_pretrained
@@ -51,8 +52,10 @@ from train.quantised_towers import (
     cost,
     plane_f1,
     plane_inputs,
+    plane_rows,
     quantise,
 )
+from train.scan_splits import ScanSplitError
 from train.stored_rows import StoredRowsError
 from train.timeline import TimelineError, load_classifier
 
@@ -73,7 +76,8 @@ class ExportArguments:
         dataset_config: its configuration: medium, large, ...
         rows: clips of either split, at most.
         plane_model: folder of a fine-tuned classifier of pictures, which is exported and quantised too.
-        plane_set: set of planes, whose training rows calibrate it and whose validation rows score it.
+        plane_set: set of planes, whose training rows calibrate it and whose validation rows score it; where
+            the folder's splits.json splits this set otherwise, those that its first split says.
         overwrite: replace files that OUT holds.
     """
 
@@ -114,7 +118,7 @@ def main(command_line: list[str] | None = None) -> int:
             )
         arguments = build(ExportArguments, read_flags(words[2:]), COMMAND_LINE)
         reports = export(words[0], Path(words[1]), arguments)
-    except (*refused, TimelineError, OSError) as error:
+    except (*refused, ScanSplitError, TimelineError, OSError) as error:
         print(f"export.py: {error}", file=sys.stderr)
         return 2
     for name, report in reports.items():
@@ -221,18 +225,28 @@ def quantise_tower(exact: Path, calibration: Tensor, held_out: Tensor) -> dict[s
 
 @dataclass(frozen=True)
 class PlaneTask:
-    """A classifier of pictures, in evaluation mode, and a set of planes at its size."""
+    """A classifier of pictures, in evaluation mode, and a set of planes at its size.
+
+    Args:
+        classifier: the model.
+        statistics: what its pixels are normalised by.
+        frame_set: the planes.
+        calibration, held_out: (frames,) rows of it, the latter of scans that the classifier was not trained
+            on, as far as that is known.
+    """
 
     classifier: DualRepForImageClassification
     statistics: PixelStatistics
     frame_set: FrameSet
+    calibration: np.ndarray
+    held_out: np.ndarray
 
 
 def open_planes(arguments: ExportArguments) -> PlaneTask:
     """The classifier and the set that are to score it.
 
     Raises:
-        ExportError: it sees clips, or has other classes than the set.
+        ExportError: it sees clips, or has other classes than the set, or the set has no row to use.
     """
     classifier, processor = load_classifier(arguments.plane_model)
     if not isinstance(classifier, DualRepForImageClassification):
@@ -241,7 +255,9 @@ def open_planes(arguments: ExportArguments) -> PlaneTask:
     frame_set = read_frames(arguments.plane_set, PLANES, config.image_config.image_size)
     if frame_set.class_names != tuple(config.id2label[number] for number in range(config.num_labels)):
         raise ExportError(f"{arguments.plane_model} and {arguments.plane_set} have other classes.")
-    return PlaneTask(classifier.eval(), PixelStatistics(processor.image_mean, processor.image_std), frame_set)
+    statistics = PixelStatistics(processor.image_mean, processor.image_std)
+    rows = plane_rows(frame_set, Path(arguments.plane_model) / SPLITS_FILE)
+    return PlaneTask(classifier.eval(), statistics, frame_set, *rows)
 
 
 def export_planes(task: PlaneTask, folder: Path, calibration_frames: int) -> dict[str, Any]:
@@ -249,9 +265,12 @@ def export_planes(task: PlaneTask, folder: Path, calibration_frames: int) -> dic
     exact, quantised = folder / f"{PLANES}.onnx", folder / f"{PLANES}.int8.onnx"
     module = ClassifierLogits(task.classifier)
     written = write_checked(module, task.classifier.config, exact)
-    _, calibration = plane_inputs(task.frame_set, CALIBRATION_SPLIT, task.statistics)
-    quantise(exact, quantised, batches_of(calibration[:calibration_frames]))
-    rows, inputs = plane_inputs(task.frame_set, HELD_OUT_SPLIT, task.statistics)
+    # Evenly over the rows: those of a scan stand together.
+    chosen = np.linspace(0, len(task.calibration) - 1, min(calibration_frames, len(task.calibration)))
+    calibration = plane_inputs(task.frame_set, task.calibration[chosen.astype(int)], task.statistics)
+    quantise(exact, quantised, batches_of(calibration))
+    rows = task.held_out
+    inputs = plane_inputs(task.frame_set, rows, task.statistics)
     before, after = (plane_f1(OnnxTower(path), task.frame_set, rows, inputs) for path in (exact, quantised))
     costs = {"frames": len(rows), "macro_f1_before": before, "macro_f1_after": after}
     return {

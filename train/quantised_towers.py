@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets_scripts.schema import UNLABELLED
 from modeling_dualrep.configuration_dualrep import DualRepConfig
 from modeling_dualrep.processing_dualrep import DualRepProcessor
 from train.export_towers import ExportError, OnnxTower, cosines, import_onnx
 from train.frame_sets import FrameSet
 from train.pixels import PixelStatistics, channels_first
 from train.plane_results import SplitPredictions, split_scores
+from train.scan_splits import read_scan_splits
 from train.stored_rows import Row
 from train.triples import Triples, open_clips
 
@@ -140,16 +140,37 @@ def agreement(exact: OnnxTower, quantised: OnnxTower, inputs: Tensor) -> Agreeme
     return Agreement(len(inputs), float(similarity.mean()), float(similarity.min()))
 
 
-def plane_inputs(frame_set: FrameSet, split: str, statistics: PixelStatistics) -> tuple[np.ndarray, Tensor]:
-    """The labelled rows of a split, and their pictures as an image model takes them.
+def plane_rows(frame_set: FrameSet, splits_file: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The labelled rows to calibrate a classifier on, and those to score it on.
+
+    A fine-tuning that split the set itself has trained on scans of all of the set's own splits.
+
+    Args:
+        frame_set: of planes.
+        splits_file: that the fine-tuning left, whose first split its model is of; the set's own split holds
+            where there is none, or one of another set.
 
     Raises:
-        ExportError: there are none.
+        ExportError: one of the two has no rows.
+        ScanSplitError: the file is damaged.
     """
-    rows = np.flatnonzero((np.array(frame_set.splits) == split) & (frame_set.labels != UNLABELLED))
-    if not len(rows):
-        raise ExportError(f"The set of planes has no labelled frame in {split}: name one that has.")
-    return rows, statistics.normalise(channels_first(frame_set.frames[rows]))
+    sides = {CALIBRATION_SPLIT: set(), HELD_OUT_SPLIT: set()}
+    for scan_id, split in zip(frame_set.scan_ids, frame_set.splits, strict=True):
+        sides.setdefault(split, set()).add(scan_id)
+    if splits_file.is_file():
+        of_model = read_scan_splits(splits_file)[0]
+        if not set(of_model.train).isdisjoint(frame_set.scan_ids):
+            sides = {CALIBRATION_SPLIT: set(of_model.train), HELD_OUT_SPLIT: set(of_model.test)}
+    calibration, held_out = (frame_set.rows_of(sides[name]) for name in (CALIBRATION_SPLIT, HELD_OUT_SPLIT))
+    for name, rows in ((CALIBRATION_SPLIT, calibration), (HELD_OUT_SPLIT, held_out)):
+        if not len(rows):
+            raise ExportError(f"The set of planes has no labelled frame in {name}: name one that has.")
+    return calibration, held_out
+
+
+def plane_inputs(frame_set: FrameSet, rows: np.ndarray, statistics: PixelStatistics) -> Tensor:
+    """The pictures of these rows as an image model takes them."""
+    return statistics.normalise(channels_first(frame_set.frames[rows]))
 
 
 def plane_f1(classifier: OnnxTower, frame_set: FrameSet, rows: np.ndarray, inputs: Tensor) -> float:
