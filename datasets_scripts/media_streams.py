@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -33,6 +34,8 @@ LONGEST_FRAME_S = 600.0
 WITHOUT_DISPLAY_TIMES = frozenset({"avi"})
 # Time stamps of sound are rounded to milliseconds in some containers; beyond this the sound did jump.
 SOUND_JUMP_S = 0.01
+# What a decoder may leave out, by FFmpeg's names.
+NOT_KEY, NOT_REFERRED_TO = "NONKEY", "NONREF"
 # More than any machine records; a damaged header may promise billions.
 MOST_PIXELS = 8192 * 8192
 
@@ -45,11 +48,13 @@ class Frame:
 
     `time_s` is its time stamp, `duration_s` how long it stays (0 where the file does not say), and
     `read_pixels()` converts it to (height, width, 3) uint8 RGB: only frames that are kept are converted.
+    `decoded` is what FFmpeg made of it, where the picture needs no turning; None otherwise.
     """
 
     time_s: float
     duration_s: float
     read_pixels: Callable[[], np.ndarray]
+    decoded: av.VideoFrame | None = None
 
 
 @dataclass(frozen=True)
@@ -138,10 +143,13 @@ def has_sound(path: Path, name: str) -> bool:
         return _sound_stream(container) is not None
 
 
-def video_frames(path: Path, name: str, key_frames_only: bool = False) -> Iterator[Frame]:
-    """Every frame, or key frame, of the largest video stream, upright and in the order of time.
+def video_frames(path: Path, name: str, skipped: str | None = None) -> Iterator[Frame]:
+    """Every frame of the largest video stream that is not skipped, upright and in the order of time.
 
     Times are those of the container.
+
+    Args:
+        skipped: NOT_KEY skips all but key frames, NOT_REFERRED_TO those that no other frame needs.
 
     Raises:
         TruncatedError: the file ends before its header says so (raised after the frames that are there).
@@ -150,9 +158,10 @@ def video_frames(path: Path, name: str, key_frames_only: bool = False) -> Iterat
     """
     with _opened(path, name) as container:
         stream = _video_stream(container, name)
-        if key_frames_only:
-            stream.codec_context.skip_frame = "NONKEY"
-        clock = _FrameClock(container.format.name in WITHOUT_DISPLAY_TIMES and not key_frames_only, name)
+        is_in_order_of_coding = container.format.name in WITHOUT_DISPLAY_TIMES
+        if skipped == NOT_KEY or (skipped and not is_in_order_of_coding):
+            stream.codec_context.skip_frame = skipped
+        clock = _FrameClock(is_in_order_of_coding and skipped != NOT_KEY, name)
         read_to_s, first_size, matrix = 0.0, None, None
         for packet in container.demux(_streams_to_watch(container, stream)):
             read_to_s = max(read_to_s, _packet_end_s(packet, name))
@@ -165,22 +174,30 @@ def video_frames(path: Path, name: str, key_frames_only: bool = False) -> Iterat
                 time_s = clock.time_s(frame)
                 _check_frame(frame, first_size, name)
                 if time_s is not None:
-                    yield Frame(time_s, _duration_s(frame), partial(_upright_rgb, frame, matrix))
+                    yield _frame(time_s, frame, matrix)
         if first_size is None:
             raise EmptyRecordingError(f"{name}: the file holds no picture that can be decoded; leave it out.")
         _check_end(_promised_end_s(container, stream), read_to_s, name)
 
 
+def _frame(time_s: float, frame: av.VideoFrame, matrix: tuple[int, ...] | None) -> Frame:
+    duration_s = _seconds(frame.duration, frame.time_base)
+    return Frame(time_s, duration_s, partial(_upright_rgb, frame, matrix), None if matrix else frame)
+
+
 def sampled_video_frames(path: Path, name: str, count: int) -> list[Frame]:
     """Frames from all over a video: `count` to `2 * count - 1`, or all where there are fewer.
 
-    They are key frames, which are cheap, where there are enough.
+    They are key frames, which are cheap, where there are enough, or else those that others refer to.
 
     Raises:
         RecordingError: as `video_frames`.
     """
-    frames = evenly_spaced(video_frames(path, name, key_frames_only=True), count)
-    return frames if len(frames) >= count else evenly_spaced(video_frames(path, name), count)
+    for skipped in (NOT_KEY, NOT_REFERRED_TO, None):
+        frames = evenly_spaced(video_frames(path, name, skipped), count)
+        if len(frames) >= count:
+            break
+    return frames
 
 
 def evenly_spaced(items: Iterable[Item], count: int) -> list[Item]:
@@ -208,7 +225,7 @@ def _packet_end_s(packet: av.Packet, name: str) -> float:
             f"{name}: the file is cut short in the middle of a packet; copy it again from the machine."
         )
     start = packet.dts if packet.pts is None else packet.pts
-    return 0.0 if start is None else float((start + (packet.duration or 0)) * packet.time_base)
+    return 0.0 if start is None else _seconds(start + (packet.duration or 0), packet.time_base)
 
 
 class _FrameClock:
@@ -222,7 +239,7 @@ class _FrameClock:
     def note(self, packet: av.Packet) -> None:
         """Must see every packet before it is decoded."""
         if self._coded_s is not None and packet.size and packet.dts is not None:
-            self._coded_s.append(float(packet.dts * packet.time_base))
+            self._coded_s.append(_seconds(packet.dts, packet.time_base))
 
     def time_s(self, frame: av.VideoFrame) -> float | None:
         """When the frame is shown; None where that is the time of the one before, and it adds nothing.
@@ -234,7 +251,7 @@ class _FrameClock:
             # Frames leave the decoder in the order of display, one for each packet.
             time_s = self._coded_s.popleft()
         elif frame.pts is not None:
-            time_s = float(frame.pts * frame.time_base)
+            time_s = _seconds(frame.pts, frame.time_base)
         else:
             raise DamagedError(f"{self._name}: its frames have no time stamps; export it again as mp4.")
         step_s = 1.0 if self._last_s is None else time_s - self._last_s
@@ -258,8 +275,9 @@ def _check_frame(frame: av.VideoFrame, size: tuple[int, int], name: str) -> None
         raise DamagedError(f"{name}: its pictures change their size near {frame.time} s; cut it there.")
 
 
-def _duration_s(frame: av.VideoFrame) -> float:
-    return float(frame.duration * frame.time_base)
+def _seconds(ticks: int, time_base: Fraction) -> float:
+    """What `float(ticks * time_base)` is, in a fraction of the time."""
+    return ticks * time_base.numerator / time_base.denominator
 
 
 def _display_matrix(frame: av.VideoFrame) -> tuple[int, ...] | None:

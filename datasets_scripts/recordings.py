@@ -65,7 +65,8 @@ __all__ = [
     "find_recordings",
     "open_recording",
 ]
-FRAMES_TO_SEARCH = 16
+FRAMES_TO_SEARCH, FEWEST_TO_SEARCH = 16, 8
+MOST_SAMPLED_BYTES = 110_000_000  # of the pictures that are searched, as RGB; a worker has a gigabyte
 
 Area = Sector | Box | None
 """What is kept of a picture: the sector, a box as it is, or all."""
@@ -95,6 +96,7 @@ class Recording:
     def __init__(self, files: RecordingFiles):
         self.files, self.name = files, files.name
         self._blanked: tuple[Box, ...] = ()
+        self._sample: list[Frame] | None = None
         self._is_dicom = is_dicom(files.video)
         start = (cine_start if self._is_dicom else video_start)(files.video, self.name)
         self._origin_s = start.time_s
@@ -116,6 +118,7 @@ class Recording:
         Raises:
             RecordingError: the file is cut short or damaged; raised where the reading comes to it.
         """
+        self._sample = None  # sector and text are looked for before
         if self._is_dicom:
             yield from cine_frames(self.files.video, self.name)
             return
@@ -145,16 +148,27 @@ class Recording:
     def sampled_frames(self) -> np.ndarray:
         """Some frames from all over the recording: uint8 (frames, height, width, 3), at most 31.
 
+        They are decoded once and held, as they were decoded, until all frames are read.
+
         Raises:
             RecordingError: the file is cut short or damaged, or its pictures change their size.
         """
-        sample = sampled_cine_frames if self._is_dicom else sampled_video_frames
-        frames = sample(self.files.video, self.name, FRAMES_TO_SEARCH)
-        first = frames[0].read_pixels()
-        pictures = np.empty((len(frames), *first.shape), dtype=np.uint8)
-        for place, frame in enumerate(frames):  # one by one: of full size they are hundreds of megabytes
+        if self._sample is None:
+            self._sample = self._new_sample()
+        first = self._sample[0].read_pixels()
+        pictures = np.empty((len(self._sample), *first.shape), dtype=np.uint8)
+        for place, frame in enumerate(self._sample):  # one by one: of full size they are many megabytes
             pictures[place] = frame.read_pixels()
         return pictures
+
+    def _new_sample(self) -> list[Frame]:
+        """16 to 31 frames, or all where there are fewer; of large pictures no more than fit in memory."""
+        most = max(FEWEST_TO_SEARCH, MOST_SAMPLED_BYTES // (3 * self.width * self.height))
+        sample = sampled_cine_frames if self._is_dicom else sampled_video_frames
+        frames = sample(self.files.video, self.name, min(FRAMES_TO_SEARCH, most))
+        if len(frames) <= most:
+            return frames
+        return [frames[number] for number in np.linspace(0, len(frames) - 1, most).round().astype(int)]
 
     def area(self, sector: str) -> Area:
         """What is kept of its pictures, under one of `SECTOR_CHOICES`.
