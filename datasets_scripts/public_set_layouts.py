@@ -87,7 +87,11 @@ class FetalPlanesDb:
     no_brain_plane: ClassVar[str] = "Not A Brain"
 
     def list_images(self, source: str, class_map: ClassMap | None) -> Listing:
-        """The pictures that the CSV lists; those that it does not list are ignored."""
+        """The pictures that the CSV lists; those that it does not list are ignored.
+
+        Raises:
+            PublicSetError: there is no such CSV, or it lists a picture twice or without what it needs.
+        """
         folder = Path(source)
         files = {path.stem: path for path in _files(folder / "Images") if _is_image(path)}
         images, missing, listed = [], [], set()
@@ -233,7 +237,11 @@ class Hc18:
     frame_name: ClassVar[re.Pattern] = re.compile(r"(\d+)_\d*HC\.png")
 
     def list_images(self, source: str, class_map: ClassMap | None) -> Listing:
-        """The pictures of both parts, or of one where only one is there."""
+        """The pictures of both parts, or of one where only one is there.
+
+        Raises:
+            PublicSetError: neither part is in the folder.
+        """
         folder = Path(source)
         images, ignored = [], []
         parts = {name: split for name, split in self.split_of_folder.items() if (folder / name).is_dir()}
@@ -268,7 +276,11 @@ class Hub:
     configuration: str | None = None
 
     def list_images(self, source: str, class_map: ClassMap | None) -> Listing:
-        """The pictures of all splits, under the splits' own names."""
+        """The pictures of all splits, under the splits' own names.
+
+        Raises:
+            PublicSetError: the set cannot be loaded, or lacks a column.
+        """
         # A folder whose card lists configurations is cached by its name alone: another one of that name, or
         # an older state of it, would be read in its place.
         mode = DownloadMode.FORCE_REDOWNLOAD if Path(source).exists() else None

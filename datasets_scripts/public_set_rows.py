@@ -72,7 +72,11 @@ class MappedSet:
 def map_labels(
     layout: str | Layout, source: str | Path, class_map: str | Path | ClassMap | None
 ) -> MappedSet:
-    """List a set and map its labels; arguments and errors are those of `public_sets.read_public_set`."""
+    """List a set and map its labels; arguments and errors are those of `public_sets.read_public_set`.
+
+    Raises:
+        PublicSetError: see `public_sets.read_public_set`.
+    """
     if isinstance(layout, str):
         if layout not in LAYOUTS:
             raise PublicSetError(f"There is no layout {layout!r}; choose one of {', '.join(LAYOUTS)}.")

@@ -238,7 +238,11 @@ class Recording:
 
     @cached_property
     def sound_offset_s(self) -> float:
-        """How much later the sound starts than its file says, by `scan.json` or measured."""
+        """How much later the sound starts than its file says, by `scan.json` or measured.
+
+        Raises:
+            SidecarError: it is to be measured, and there are not two sounds to measure it by.
+        """
         if self.notes.sound_offset_s != MEASURED:
             return self.notes.sound_offset_s
         if self.files.sound is None or self._is_dicom or not has_sound(self.files.video, self.name):

@@ -66,20 +66,23 @@ class PretrainProcesses:
         recipe: YAML file.
         flags: over it.
         ranks: processes that train together.
+        environment: variables that all of them get.
     """
 
-    def __init__(self, recipe: Path, *flags: str, ranks: int = 1) -> None:
+    def __init__(
+        self, recipe: Path, *flags: str, ranks: int = 1, environment: dict[str, str] | None = None
+    ) -> None:
         STARTED.append(self)
         self.log = recipe.with_suffix(".log")
         self.processes = []
         port = free_port()
         for rank in range(ranks):
-            environment = {}
+            of_rank = dict(environment or {})
             if ranks > 1:
-                environment = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "MASTER_PORT": port}
-                environment = {name: str(value) for name, value in environment.items()}
-                environment["MASTER_ADDR"] = "127.0.0.1"
-            arguments = ([str(recipe), *flags], environment, str(self.log))
+                numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": ranks, "MASTER_PORT": port}
+                of_rank |= {name: str(value) for name, value in numbers.items()}
+                of_rank["MASTER_ADDR"] = "127.0.0.1"
+            arguments = ([str(recipe), *flags], of_rank, str(self.log))
             self.processes.append(CONTEXT.Process(target=_pretrain, args=arguments))
         for process in self.processes:
             process.start()

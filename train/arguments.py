@@ -290,7 +290,11 @@ class PretrainArguments:
         require(self, "max_grad_norm", self.max_grad_norm is None or self.max_grad_norm > 0, "above 0")
 
     def model_config(self) -> DualRepConfig:
-        """The model's configuration; its own refusals become errors of the field `model`."""
+        """The model's configuration; its own refusals become errors of the field `model`.
+
+        Raises:
+            ArgumentsError: the section `model` holds an unknown field, or a value that makes no sense.
+        """
         try:
             return DualRepConfig(**self.model)
         except (TypeError, ValueError) as error:

@@ -65,9 +65,11 @@ class Progress:
     unlogged: Tensor | None = None
 
     def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it, by name."""
         return asdict(self)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes what `state_dict` gave; fields that it lacks stay as they are."""
         for name, value in state.items():
             setattr(self, name, value)
 

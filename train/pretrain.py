@@ -278,7 +278,11 @@ def data_order(accelerator: Accelerator, arguments: PretrainArguments, clips: Cl
 def build_model(
     arguments: PretrainArguments, config: DualRepConfig, processor: DualRepProcessor, is_new: bool
 ) -> DualRepModel:
-    """The model with its first weights: drawn, loaded into a tower, or taught everyday words."""
+    """The model with its first weights: drawn, loaded into a tower, or taught everyday words.
+
+    Raises:
+        ArgumentsError: the weights of a tower cannot be read, or do not fit it.
+    """
     model = DualRepModel(config)
     if not is_new:
         return model
