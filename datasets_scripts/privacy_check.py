@@ -134,7 +134,11 @@ def examine(
     text_on_frames: str = FAIL,
     frames_a_scan: int | None = FRAMES_A_SCAN,
 ) -> Checked:
-    """`check_privacy`, and how many shards, rows and text files were read."""
+    """`check_privacy`, and how many shards, rows and text files were read.
+
+    Raises:
+        PrivacyCheckError: see `check_privacy`.
+    """
     require(text_on_frames in TEXT_CHOICES, "text_on_frames", text_on_frames, " or ".join(TEXT_CHOICES))
     require(frames_a_scan is None or frames_a_scan >= 1, "frames_a_scan", frames_a_scan, "1 or more, or all")
     folder = Path(folder).resolve()

@@ -71,6 +71,9 @@ def find_all_files(folder: Path) -> list[RecordingFiles]:
     """As `find_recordings`, and among them every other file, with the reason in `no_recording`.
 
     Left out are hidden files, the companions of scans, and such as READMEs and licences.
+
+    Raises:
+        NotADirectoryError: there is no such folder.
     """
     folder = Path(folder)
     if not folder.is_dir():

@@ -66,6 +66,7 @@ def _flac_blocks(raw: bytes) -> Iterator[bytes]:
 
 
 def texts_in(value: object) -> Iterator[str]:
+    """Every text within a value of metadata, keys too; of bytes what they say in the usual encodings."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, bytes):

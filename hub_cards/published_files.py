@@ -99,7 +99,11 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.json, which must say what model it is and name the code that it needs."""
+    """config.json, which must say what model it is and name the code that it needs.
+
+    Raises:
+        PushError: there is no such file, or it lacks a field.
+    """
     config = read_json(folder / CONFIG_FILE)
     missing = [name for name in ("model_type", "architectures", "auto_map") if not config.get(name)]
     if missing:
@@ -124,7 +128,11 @@ def pictures(folder: Path) -> list[Path]:
 
 
 def code_files(folder: Path, contents: dict[str, dict[str, Any]]) -> list[str]:
-    """The code that the configs name in `auto_map`, and what that imports, as from_pretrained follows it."""
+    """The code that the configs name in `auto_map`, and what that imports, as from_pretrained follows it.
+
+    Raises:
+        PushError: one of the files is missing.
+    """
     modules = {module for content in contents.values() for module in _mapped_modules(content)}
     files = {f"{module}.py" for module in modules}
     try:

@@ -81,6 +81,9 @@ def push_finished_run(run_folder: Path | str, repo_id: str, model: str | None = 
         run_folder: as training left it.
         repo_id: ORG/NAME.
         model: what a fine-tuning started from, as its recipe says; None for a pretraining.
+
+    Raises:
+        PushError: see `push_run`; the text says how to publish the run later.
     """
     try:
         return push_run(run_folder, repo_id, base_model=None if model is None else hub_id(model))

@@ -98,7 +98,11 @@ def read_card(folder: Path) -> DatasetCard:
 
 
 def config_names(folder: Path, card: DatasetCard) -> list[str]:
-    """The configurations of a card, whose files lie in folders of their names."""
+    """The configurations of a card, whose files lie in folders of their names.
+
+    Raises:
+        PushError: the card names none, or one that no prepare script writes.
+    """
     configs = getattr(card.data, "configs", None) or []
     names = [each.get("config_name", "") for each in configs if isinstance(each, dict)]
     if not names:

@@ -121,6 +121,7 @@ class DualRepVideoConfig(StrictConfig):
     freeze: bool = False
 
     def check(self) -> None:
+        """Raises ValueError, naming the field, for a value that makes no sense."""
         for field in ("num_channels", "num_frames", "image_size", "stem_hidden_size"):
             self.require(field, getattr(self, field) >= 1, "at least 1")
         self.require("convolution", self.convolution in ("3d", "factorised"), "'3d' or 'factorised'")
@@ -158,6 +159,7 @@ class DualRepAudioConfig(StrictConfig):
     freeze: bool = False
 
     def check(self) -> None:
+        """Raises ValueError, naming the field, for a value that makes no sense."""
         self.require("num_mel_bins", self.num_mel_bins >= 1, "at least 1")
         self.require("conv_dim", self.conv_dim in (1, 2), "1 (over time) or 2 (over time and mel)")
         self.require("hidden_sizes", _are_positive(self.hidden_sizes), "a list of positive integers")
@@ -199,6 +201,7 @@ class DualRepImageConfig(StrictConfig):
     freeze: bool = False
 
     def check(self) -> None:
+        """Raises ValueError, naming the field, for a value that makes no sense."""
         for field in ("num_channels", "image_size", "embedding_size"):
             self.require(field, getattr(self, field) >= 1, "at least 1")
         self.require_stages()
@@ -262,6 +265,7 @@ class DualRepConfig(StrictConfig):
         super().__post_init__(**kwargs)
 
     def check(self) -> None:
+        """Raises ValueError, naming the field, for a value that makes no sense."""
         self.require("projection_dim", self.projection_dim >= 1, "at least 1")
         self.require("temperature", 0 < self.temperature < math.inf, "above 0 and finite")
         self.require("contrastive_balance", 0 <= self.contrastive_balance <= 1, "between 0 and 1")

@@ -263,6 +263,9 @@ def convert(video: str | None, image: str | None, audio: str | None, out: Path) 
         image: "imagenet" to download, or torchvision's file; None leaves the tower new.
         audio: PANNs' file; None leaves the tower new, and over time alone.
         out: a folder that does not exist yet, or an empty one.
+
+    Raises:
+        ValueError: the folder holds files already, or published weights do not fit; see `load_tower_weights`.
     """
     from .modeling_dualrep import DualRepModel  # only this command needs more than the towers
 

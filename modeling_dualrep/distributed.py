@@ -47,7 +47,7 @@ def sum_over_processes(values: Tensor) -> Tensor:
     Outside of distributed training, the values themselves.
 
     Args:
-        values: of one shape in every process.
+        values: of any shape, the same in every process.
     """
     return values if process_count() == 1 else all_reduce(values)
 

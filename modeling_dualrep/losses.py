@@ -157,7 +157,9 @@ def ranking_share(
     """What some rows of a batch, as anchors, add to one direction of its `triplet_ranking_loss`.
 
     Args:
-        anchors, candidates, negatives: as in `contrastive_share`.
+        anchors: (anchors, dim).
+        candidates: of the whole batch, (batch, dim).
+        negatives: as in `contrastive_share`.
         margin: m of eq. 11-12.
         kind: "hardest" or "mean".
 

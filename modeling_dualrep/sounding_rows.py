@@ -26,7 +26,7 @@ def row_mask(audio_mask: Tensor | None, batch: int) -> Tensor:
 
 
 def row_numbers(mask: Tensor, device: torch.device) -> Tensor:
-    """The numbers of the rows where the mask is True, int64 on the device."""
+    """The numbers of the rows where the (batch,) mask is True: (rows,) int64 on the device."""
     return mask.nonzero().squeeze(1).to(device, non_blocking=True)
 
 

@@ -81,7 +81,11 @@ def simulation_parameters(arguments: PretrainArguments) -> SimulationParameters:
 
 
 def clip_parameters(arguments: PretrainArguments) -> ClipParameters:
-    """The recipe's section `clips`, checked; its clip length is that of `dataset_config`."""
+    """The recipe's section `clips`, checked; its clip length is that of `dataset_config`.
+
+    Raises:
+        ArgumentsError: a parameter cannot be used, or the clips are not as long as `dataset_config` says.
+    """
     parameters = build(ClipParameters, arguments.clips or {}, "the recipe", "clips")
     config = clips_config_name(parameters.clip_seconds)
     if config != arguments.dataset_config:

@@ -164,7 +164,11 @@ def make_projection(arguments: ProjectionArguments) -> Projection:
 
 
 def gpu_rate(arguments: ProjectionArguments, model: DualRepModel) -> tuple[float, str]:
-    """Clips a second of one H100, and where they come from."""
+    """Clips a second of one H100, and where they come from.
+
+    Raises:
+        ArgumentsError: the step was measured on another machine than an H100, and no speed-up is given.
+    """
     if arguments.clips_per_second_per_gpu is not None:
         rate = arguments.clips_per_second_per_gpu
         return rate, f"Projected from a stated {rate:g} clips/s of one H100"

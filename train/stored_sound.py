@@ -107,7 +107,11 @@ class LogMels(Spectrograms):
         self.width = mel_bins
 
     def read(self, stored: bytes) -> Tensor:
-        """float32 (time, mel) in dB."""
+        """float32 (time, mel) in dB.
+
+        Raises:
+            ValueError: it has another shape.
+        """
         log_mel = decode_array(stored)
         if log_mel.ndim != 2 or log_mel.shape[1] != self.width:
             raise ValueError(f"its log-mel has the shape {log_mel.shape} in place of (time, {self.width})")
@@ -129,7 +133,11 @@ class TowerEmbeddings(StoredSound):
         self.width, self.tower_sha256 = hidden_size, tower_sha256
 
     def read(self, stored: Sequence[float]) -> Tensor:
-        """float32 (hidden_size,)."""
+        """float32 (hidden_size,).
+
+        Raises:
+            ValueError: it has another length.
+        """
         if len(stored) != self.width:
             raise ValueError(f"its embedding has {len(stored)} numbers in place of {self.width}")
         return torch.tensor(stored, dtype=torch.float32)

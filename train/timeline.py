@@ -137,6 +137,7 @@ class Row:
 
     @property
     def time_s(self) -> float:
+        """The time of the picture in the recording."""
         return self.picture.time_s
 
 

@@ -11,6 +11,7 @@ import math
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -131,6 +132,9 @@ def pick_frames(stored: int, num_frames: int, draw: random.Random | None = None)
         stored: frames of the clip as stored.
         num_frames: frames of the video.
         draw: None takes the same frames every time (evaluation).
+
+    Raises:
+        ValueError: fewer frames are stored than a video has.
     """
     if stored < num_frames:
         raise ValueError(f"{stored} frames are stored, fewer than the {num_frames} of a video")
@@ -305,7 +309,11 @@ def decode_frames(encoded: Sequence[dict[str, Any]]) -> Tensor:
 
 
 def decode_audio(encoded: dict[str, Any]) -> np.ndarray:
-    """float32 (samples,) of a clip's FLAC at 32 kHz."""
+    """float32 (samples,) of a clip's FLAC at 32 kHz.
+
+    Raises:
+        ValueError: it has another sampling rate.
+    """
     waveform, sampling_rate_hz = soundfile.read(io.BytesIO(encoded["bytes"]), dtype="float32")
     if sampling_rate_hz != SAMPLING_RATE_HZ:
         raise ValueError(f"its sound has {sampling_rate_hz} Hz in place of {SAMPLING_RATE_HZ} Hz")
@@ -354,8 +362,9 @@ def normalised_batches(
 
 
 def gallery_batches(
-    triples: Triples, rows: Sequence[Row], batch_size: int
+    triples: Triples, rows: Iterable[Row], batch_size: int
 ) -> Iterator[tuple[list[str], BatchFeature]]:
     """Batches of these rows, in their order, for evaluation."""
-    for start in range(0, len(rows), batch_size):
-        yield triples.collate([triples[0, row] for row in rows[start : start + batch_size]])
+    remaining = iter(rows)
+    while batch := [triples[0, row] for row in islice(remaining, batch_size)]:
+        yield triples.collate(batch)

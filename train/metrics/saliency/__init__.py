@@ -1,0 +1,1 @@
+"""Saliency maps against where people looked."""
