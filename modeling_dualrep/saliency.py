@@ -155,7 +155,7 @@ def check_labels(labels: Tensor, shape: Sequence[int]) -> None:
 
 
 def check_fixation_counts(fixation_counts: Tensor, shape: Sequence[int]) -> None:
-    """Raises ValueError unless the counts (batch, height, width) have this shape and a fixation in each map."""
+    """Raises ValueError unless the (batch, height, width) counts have this shape, and each map a fixation."""
     _check_maps("fixation_counts", fixation_counts, shape)
     without = fixation_counts.sum(dim=(1, 2)) == 0
     if without.any():
