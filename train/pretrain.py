@@ -54,6 +54,7 @@ from train.cpu_memory import keep_freed_memory
 from train.data_facts import write_data_facts
 from train.deterministic import use_deterministic_algorithms
 from train.evaluation import GalleryEmbeddings, embed_gallery, measure
+from train.gallery import StoredGallery
 from train.interruption import EXIT_STATUS, NoticeOfEnd, RunInterruptedError, leave_notices_to_trainer
 from train.loop import Batch, DivergedError, keep_state, kept_at_notice, train
 from train.model_folder import CHECKPOINTS, check_output_dir, write_model_folder, write_recipe
@@ -83,7 +84,6 @@ from train.triples import (
     list_clips,
     normalised_batches,
     open_clips,
-    read_rows,
     training_batches,
 )
 
@@ -96,14 +96,14 @@ class Clips:
 
     Args:
         order: the training clips, in the order that the seed gives them.
-        gallery: undecoded rows of held-out clips; none where there are fewer than two to search among.
+        gallery: undecoded rows of held-out clips; None where there are fewer than two to search among.
         hash: of the whole set.
         dataset: the set, as `open_clips` takes it.
         sound: how they keep it, where not as waveforms.
     """
 
     order: SeededBatches
-    gallery: list[Row]
+    gallery: StoredGallery | None
     hash: str
     dataset: str
     sound: StoredSound | None = None
@@ -243,16 +243,16 @@ def batch_composition(
 
 def read_gallery(
     accelerator: Accelerator, arguments: PretrainArguments, dataset: str, held_out: list[ClipKey]
-) -> list[Row]:
+) -> StoredGallery | None:
     """The held-out clips that retrieval is measured on; too few of them and the run goes on without."""
     if len(held_out) < 2:
         accelerator.print(
             f"There are {len(held_out)} held-out clips, too few to search among: nothing will be measured on "
             "held-out scans. Prepare clips of more scans to see what the model learns."
         )
-        return []
+        return None
     chosen = choose_gallery(held_out, arguments.evaluation_clips)
-    return read_rows(dataset, arguments.dataset_config, "validation", [key.clip_id for key in chosen])
+    return StoredGallery(dataset, arguments.dataset_config, "validation", held_out, chosen)
 
 
 def make_dataset(arguments: PretrainArguments) -> str:
@@ -421,14 +421,15 @@ def finish(
         return
     model = accelerator.unwrap_model(run.model)
     metrics = {"train/loss": run.progress.history[-1]["loss"]} if run.progress.history else {}
-    groups = [row[SCAN_ID] for row in clips.gallery]
+    groups = clips.gallery.scan_ids if clips.gallery else []
     if gallery is not None:
         metrics |= {f"validation/{name}": value for name, value in measure(gallery, groups).items()}
         if arguments.simulation is not None:
             from train import demo
 
-            metrics |= control_metrics(run, processor, demo.control_rows(arguments, clips.gallery))
-            groups = demo.planes(arguments, clips.gallery)
+            rows = list(clips.gallery)  # of a simulation, which has few
+            metrics |= control_metrics(run, processor, demo.control_rows(arguments, rows))
+            groups = demo.planes(arguments, rows)
     write_model_folder(
         arguments,
         model,
@@ -443,7 +444,7 @@ def finish(
     write_data_facts(Path(arguments.output_dir), clips.dataset, arguments.dataset_config)
     write_card(Path(arguments.output_dir))
     if gallery is not None:
-        print(results_text(metrics, len({row[SCAN_ID] for row in clips.gallery})))
+        print(results_text(metrics, len(set(clips.gallery.scan_ids))))
     print(f"Model, card, metrics.json and pictures: {arguments.output_dir}")
     if arguments.push_to_hub is not None:
         print(push_finished_run(arguments.output_dir, arguments.push_to_hub))
