@@ -243,6 +243,7 @@ def test_macro_f1_of_a_plane_model_before_and_after(exported: Path, plane_model:
     costs = report["int8"]
     assert (report["input"], report["output"]) == ("pixel_values", "logits")
     assert report["classes"] == list(PLANES)
+    assert set(report["machine"]) == {"cpu", "cores", "gpu", "torch"} and report["code_version"]
     classifier = DualRepForImageClassification.from_pretrained(plane_model).eval()
     frames = read_frames(str(planes), "planes", PLANE_SIZE)
     statistics = PixelStatistics(DualRepImageProcessor.image_mean, DualRepImageProcessor.image_std)

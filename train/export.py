@@ -3,7 +3,8 @@
 python -m train.export RUN_FOLDER_OR_HUB_ID OUT [--tower video|audio|image|all] [--format onnx|torch_export]
     [--int8 true --calibrate CLIPS_SET] [--plane_model FOLDER --plane_set PLANES_SET]
 
-OUT gets <tower>.onnx (or .pt2) and <tower>.json with names, sizes, normalisation and the check. A file takes
+OUT gets <tower>.onnx (or .pt2) and <tower>.json with names, sizes, normalisation, the check, and the code and
+machine that made it. A file takes
 what the processor makes: the feature extractor and the processors stay in Python. With --int8 the tower of
 images, and that of speech over time and mel, are quantised as well (<tower>.int8.onnx), and the JSON says
 what it costs; of a plane model, in macro F1.
@@ -40,6 +41,7 @@ from train.export_towers import (
 )
 from train.frame_sets import SPLITS_FILE, FrameSet, FrameSetError, read_frames
 from train.json_files import write_json
+from train.metrics_file import current_code_version, describe_machine
 from train.pixels import PixelStatistics
 from train.pretrained import PretrainedError, load_pretrained
 from train.quantised_towers import (
@@ -154,8 +156,9 @@ def export(source: str, folder: Path, arguments: ExportArguments) -> dict[str, d
         reports[name] |= {"int8": quantise_tower(folder / f"{name}.onnx", calibration, held_out)}
     if planes is not None:
         reports[PLANES] = export_planes(planes, folder, arguments.rows)
+    made_with = {"code_version": current_code_version(), "machine": describe_machine()}
     for name, report in reports.items():
-        write_json(folder / f"{name}.json", report)
+        write_json(folder / f"{name}.json", report | made_with)
     return reports
 
 
