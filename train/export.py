@@ -4,10 +4,9 @@ python -m train.export RUN_FOLDER_OR_HUB_ID OUT [--tower video|audio|image|all] 
     [--int8 true --calibrate CLIPS_SET] [--plane_model FOLDER --plane_set PLANES_SET]
 
 OUT gets <tower>.onnx (or .pt2) and <tower>.json with names, sizes, normalisation, the check, and the code and
-machine that made it. A file takes
-what the processor makes: the feature extractor and the processors stay in Python. With --int8 the tower of
-images, and that of speech over time and mel, are quantised as well (<tower>.int8.onnx), and the JSON says
-what it costs; of a plane model, in macro F1.
+machine that made it. A file takes what the processor makes: the feature extractor and the processors stay in
+Python. With --int8 the tower of images, and that of speech over time and mel, are quantised as well
+(<tower>.int8.onnx), and the JSON says what it costs; of a plane model, in macro F1.
 """
 
 import sys
