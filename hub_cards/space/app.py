@@ -13,11 +13,14 @@ import os
 import signal
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
 # Before NumPy starts: the simulator's products are small, and threads that wait for each other cost more.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# Or onnxruntime, which finds speech, reports to its maker that it was started.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 # On the Hub nothing is installed but the requirements: our packages are those of the checkout around us.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -81,12 +84,10 @@ def _check(options: argparse.Namespace) -> None:
     for name in ("longest_seconds", "largest_megabytes", "oldest_seconds"):
         if not 0 < getattr(options, name) < math.inf:
             raise ModelError(f"--{name} is {getattr(options, name):g}, but must be above 0.")
-    try:
-        import gradio  # noqa: F401
-    except ImportError as error:
+    if find_spec("gradio") is None:
         raise ModelError(
             "The app needs gradio: start it by `uv run --group demo python hub_cards/space/app.py`."
-        ) from error
+        )
 
 
 def serve(models: Models, private: Path, options: argparse.Namespace) -> None:
@@ -100,7 +101,7 @@ def serve(models: Models, private: Path, options: argparse.Namespace) -> None:
     signal.signal(signal.SIGTERM, _end)
     uploads = private / "uploads"
     uploads.mkdir()
-    # Gradio reads the first when the parts of a page are made; the second takes what comes past it.
+    # Before Gradio is imported, which keeps files where the first says, and some where the second does.
     os.environ["GRADIO_TEMP_DIR"] = tempfile.tempdir = str(uploads)
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     from hub_cards.space.page import Answers, build_page

@@ -41,6 +41,9 @@ INTRODUCTION = (
 )
 CHOOSE_FIRST = "Choose a scan first: a file of your own, or a simulated one."
 SESSION_SECONDS = 3600
+# Screen readers read out what changes in a region that was there before; one that comes with its text may
+# stay unread.
+READ_OUT = "element.setAttribute('role', 'status'); element.setAttribute('aria-live', 'polite');"
 ABOUT = Path(__file__).with_name("about.md")
 STYLE = """
 .gradio-container { max-width: 1100px !important; margin: auto !important; }
@@ -49,7 +52,8 @@ STYLE = """
 .said p { margin: 0.2rem 0; overflow-wrap: anywhere; }
 .wide { contain: inline-size; overflow-x: auto; }
 .wide img { min-width: 760px; width: 100%; max-width: none; }
-.wide th, .wide td { padding: 0.2rem 1.2rem 0.2rem 0; text-align: left; }
+.wide table { margin-top: 1rem; border-collapse: collapse; }
+.wide th, .wide td { padding: 0.3rem 0.9rem; border: 1px solid #d1d5db; text-align: left; }
 .frames { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 0.8rem; }
 .frames.large { grid-template-columns: repeat(auto-fit, minmax(280px, 400px)); }
 .frames figure { margin: 0; }
@@ -194,9 +198,9 @@ def _taken(upload: str | None, folder: Path) -> Path:
 
 
 def said(*sentences: str, kind: str = "") -> str:
-    """Sentences as HTML, which screen readers read out."""
+    """Sentences as HTML."""
     lines = "".join(f"<p>{escape(sentence)}</p>" for sentence in sentences)
-    return f'<div class="said {kind}" role="{"alert" if kind else "status"}">{lines}</div>'
+    return f'<div class="said {kind}">{lines}</div>'
 
 
 def refused(error: Exception) -> str:
@@ -295,14 +299,14 @@ def build_page(answers: Answers) -> Any:
         )
         with gradio.Row():
             with gradio.Column():
-                upload = gradio.File(label="Your scan: a video or DICOM file", height=150)
+                upload = gradio.File(label="Your scan: a video or DICOM file", height=170)
                 read = gradio.Button("Analyse this file", variant="primary")
             with gradio.Column():
                 number = gradio.Number(
                     0, precision=0, label="Number of a simulated scan", info="Each number is another scan."
                 )
                 simulate = gradio.Button("Take this simulated scan", variant="primary")
-        status = gradio.HTML(said(CHOOSE_FIRST), label="Status")
+        status = gradio.HTML(said(CHOOSE_FIRST), label="Status", js_on_load=READ_OUT)
         shown = _tabs(gradio, answers, session)
     with page:
         for button, answer, given in (
@@ -323,7 +327,7 @@ def _tabs(gradio: Any, answers: Answers, session: Any) -> list[Any]:
         frame = gradio.Dropdown(
             [], label="Frame", info="The best one of each plane, or a second of the scan."
         )
-        saliency = gradio.HTML(answers.saliency(None, None), label="Saliency")
+        saliency = gradio.HTML(answers.saliency(None, None), label="Saliency", js_on_load=READ_OUT)
     with gradio.Tab("Search"):
         with gradio.Row():
             with gradio.Column():
@@ -338,7 +342,7 @@ def _tabs(gradio: Any, answers: Answers, session: Any) -> list[Any]:
                     "the four chambers of the heart", label="A remark to be read out by a synthetic voice"
                 )
                 speak = gradio.Button("Search for this text")
-        found = gradio.HTML(answers.nothing_found_yet(), label="Moments that were found")
+        found = gradio.HTML(answers.nothing_found_yet(), label="Moments that were found", js_on_load=READ_OUT)
     with gradio.Tab("Limits"):
         gradio.Markdown(ABOUT.read_text(encoding="utf-8"))
     _on(frame.change, answers.saliency, [session, frame], saliency)
