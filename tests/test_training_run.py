@@ -1,6 +1,6 @@
 """A prepared run: optimizer, precision, memory layout, compiled towers; on a GPU, no waiting for it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from itertools import islice, repeat
 from pathlib import Path
@@ -18,8 +18,10 @@ from modeling_dualrep.tower import CheckpointedLayer, DualRepTower
 from train.arguments import ArgumentsError, PretrainArguments
 from train.loop import training_step
 from train.pixels import PixelStatistics
-from train.training_run import TrainingRun, compile_towers, prepare_run
+from train.training_run import TrainingRun, compile_towers, prepare_run, prepared_batches
 from train.triples import normalised_batches
+
+STATISTICS = PixelStatistics((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
 
 @pytest.fixture(autouse=True)
@@ -204,8 +206,7 @@ def test_the_host_never_waits_for_the_gpu_in_a_step(mask: list[bool] | None, fie
     run = make_run(tiny_model(), precision="bf16", device="cuda", **fields)
     inputs = stored_batch(mask)
     pinned = BatchFeature({name: values.pin_memory() for name, values in inputs.items()})
-    statistics = PixelStatistics((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    batches = normalised_batches(repeat((["a", "b", "c", "d"], pinned)), statistics, run.accelerator.device)
+    batches = prepared_batches(run, repeat((["a", "b", "c", "d"], pinned)), STATISTICS)
     run.model.train()
     for clip_ids, batch in islice(batches, 3):  # compilation and first allocations wait
         training_step(run, clip_ids, batch)
@@ -217,14 +218,33 @@ def test_the_host_never_waits_for_the_gpu_in_a_step(mask: list[bool] | None, fie
         torch.cuda.set_sync_debug_mode("default")
 
 
-def test_a_step_takes_what_the_loader_gives() -> None:
-    """The same steps on the CPU, where nothing can be said of waiting."""
-    run = make_run(tiny_model(), gradient_cache_clips=2)
-    statistics = PixelStatistics((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    stored = repeat((["a", "b", "c", "d"], stored_batch([True, False, True, True])))
-    run.model.train()
-    for clip_ids, batch in islice(normalised_batches(stored, statistics, run.accelerator.device), 3):
-        assert not training_step(run, clip_ids, batch)["skipped"]
+@pytest.mark.parametrize("compiled", [False, True])
+def test_cached_gradients_leave_the_batch_in_bytes_and_take_the_same_steps(
+    monkeypatch: pytest.MonkeyPatch, compiled: bool
+) -> None:
+    """The towers make numbers of one chunk at a time."""
+    compile_module = torch.nn.Module.compile
+    monkeypatch.setattr(
+        torch.nn.Module,
+        "compile",
+        lambda module, **options: compile_module(module, **{**options, "backend": "aot_eager"}),
+    )
+    stored = (["a", "b", "c", "d"], stored_batch([True, False, True, True]))
+    fields, seen, states = {"gradient_cache_clips": 2, "compile_towers": compiled}, [], []
+    for prepare in (prepared_batches, normalise_first):
+        run = make_run(tiny_model(training=True), **fields)
+        for clip_ids, batch in islice(prepare(run, repeat(stored), STATISTICS), 3):
+            seen.append(batch["pixel_values_videos"].dtype)
+            assert not training_step(run, clip_ids, batch)["skipped"]
+        states.append({name: values.clone() for name, values in run.model.state_dict().items()})
+    assert seen == [torch.uint8] * 3 + [torch.float32] * 3
+    tolerance = 1e-5 if compiled else 0
+    assert_same_tensors(*states, rtol=tolerance, atol=tolerance)
+
+
+def normalise_first(run: TrainingRun, batches: Iterable, statistics: PixelStatistics) -> Iterator:
+    """As without cached gradients."""
+    return normalised_batches(batches, statistics, run.accelerator.device)
 
 
 @pytest.mark.gpu

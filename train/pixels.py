@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.transforms.v2 import functional
+
+from modeling_dualrep.tower import DualRepTower
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,7 @@ class PixelStatistics:
             A function of uint8 (batch, [frames,] 1 or 3, height, width) on the device, which gives float32
             (batch, [frames,] channels, height, width) and does not wait for the device.
         """
-        mean, std = (
-            (255 * torch.tensor(values)).view(-1, 1, 1).to(device) for values in (self.mean, self.std)
-        )
+        mean, std = self._of_channels(device)
 
         def normalise_batch(clips: Tensor) -> Tensor:
             *leading, _, height, width = clips.shape
@@ -49,6 +49,28 @@ class PixelStatistics:
             return batch
 
         return normalise_batch
+
+    def normalise_in_towers(self, model: nn.Module, device: torch.device) -> None:
+        """Has the towers of pixels take bytes as well, of which they make numbers, to the last bit the same.
+
+        Where a batch goes through them in chunks, only the bytes of the whole batch lie on the device.
+        """
+        mean, std = self._of_channels(device)
+
+        def normalise(tower: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            pixels, *others = inputs
+            return ((pixels - mean) / std, *others) if pixels.dtype == torch.uint8 else inputs
+
+        for tower in model.children():
+            if isinstance(tower, DualRepTower) and tower.main_input_name.startswith("pixel_values"):
+                tower.register_forward_pre_hook(normalise)
+
+    def _of_channels(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of bytes, (channels, 1, 1)."""
+        mean, std = (
+            (255 * torch.tensor(values)).view(-1, 1, 1).to(device) for values in (self.mean, self.std)
+        )
+        return mean, std
 
 
 def channels_first(frames: np.ndarray) -> Tensor:

@@ -73,7 +73,7 @@ from train.speech_pretraining import (
 )
 from train.stored_rows import StoredRowsError, data_hash, split_names
 from train.stored_sound import StoredSound, TowerEmbeddings, encoded_sound
-from train.training_run import TrainingRun, prepare_run
+from train.training_run import TrainingRun, prepare_run, prepared_batches
 from train.triples import (
     ClipKey,
     Row,
@@ -82,7 +82,6 @@ from train.triples import (
     choose_gallery,
     gallery_batches,
     list_clips,
-    normalised_batches,
     open_clips,
     training_batches,
 )
@@ -375,12 +374,13 @@ def train_and_embed(
 
 def batches_of_run(run: TrainingRun, processor: DualRepProcessor, clips: Clips) -> Iterator[Batch]:
     """Endless batches of varied clips, from the run's next one on."""
-    config, device = run.accelerator.unwrap_model(run.model).config, run.accelerator.device
+    config = run.accelerator.unwrap_model(run.model).config
     triples = build_triples(run.arguments, config, processor, augmented=True, sound=clips.sound)
     workers = run.arguments.dataloader_num_workers
-    loader = training_batches(triples, clips.order, workers, pin_memory=device.type == "cuda")
+    on_gpu = run.accelerator.device.type == "cuda"
+    loader = training_batches(triples, clips.order, workers, pin_memory=on_gpu)
     loader.worker_init_fn = leave_notices_to_trainer
-    return normalised_batches(loader, triples.statistics, device)
+    return prepared_batches(run, loader, triples.statistics)
 
 
 def build_triples(

@@ -1,5 +1,6 @@
 """A training run as accelerate prepares it: the model, its optimizer and their memory layout."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -7,12 +8,14 @@ from accelerate import Accelerator
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from transformers import get_scheduler
+from transformers import BatchFeature, get_scheduler
 
 from modeling_dualrep.tower import DualRepTower
 from train.arguments import PretrainArguments
 from train.checkpoint import Progress
+from train.pixels import PixelStatistics
 from train.synchronised_norms import synchronise_batch_norm
+from train.triples import normalised_batches
 
 RECOMPILE_LIMIT = 64
 
@@ -87,3 +90,22 @@ def compile_towers(model: nn.Module, backend: str = "inductor") -> None:
     for module in model.modules():
         if isinstance(module, DualRepTower):
             module.compile(fullgraph=True, backend=backend)
+
+
+def prepared_batches(
+    run: TrainingRun, batches: Iterable[tuple[list[str], BatchFeature]], statistics: PixelStatistics
+) -> Iterator[tuple[list[str], BatchFeature]]:
+    """The batches as the run's steps take them.
+
+    Their pixels are made numbers on the device; where gradients are cached, by the towers, chunk by chunk.
+
+    Args:
+        run: whose towers are told so.
+        batches: of `training_batches`.
+        statistics: of the processor.
+    """
+    device = run.accelerator.device
+    if run.arguments.gradient_cache_clips is None:
+        return normalised_batches(batches, statistics, device)
+    statistics.normalise_in_towers(run.accelerator.unwrap_model(run.model), device)
+    return iter(batches)
