@@ -264,7 +264,8 @@ def test_studio_codes_of_two_and_above_are_not_trusted(tmp_path, code, is_seen):
     assert (~np.isnan(found[:, 1:])).all() == is_seen == (~np.isnan(found[:, 1:])).any()
 
 
-@pytest.mark.parametrize(("ticks", "rate_hz"), [(t, r) for t in (1e3, 1e6) for r in (30, 60, 250, 1000)])
+@pytest.mark.parametrize("ticks", [1e3, 1e6])
+@pytest.mark.parametrize("rate_hz", [30, 60, 250, 1000, 1200])
 def test_a_time_without_a_unit_is_told_from_the_rate(tmp_path, ticks, rate_hz):
     columns = ["Recording timestamp", "Gaze point X", "Gaze point Y"]
     rows = [[round(n / rate_hz * ticks), 500, 500] for n in range(100)]
