@@ -6,6 +6,7 @@ They show the recordings' pictures, with what is written on them, and are as pri
 
 from collections.abc import Sequence
 from pathlib import Path
+from shutil import copyfile
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -13,6 +14,8 @@ from scipy import ndimage
 
 from datasets_scripts.burned_in_text import FoundText, kept_pixels
 from datasets_scripts.clips import place_in_square
+from datasets_scripts.durable_files import remove_asides, written_aside
+from datasets_scripts.preparation_report import PrepareError
 from datasets_scripts.recordings import Box, Recording
 from datasets_scripts.sector import NoSectorError
 
@@ -76,6 +79,24 @@ def write_sheets(tiles: Sequence[tuple[Path, str]], file: Path) -> list[Path]:
         pages.append(file if number == 1 else file.with_stem(f"{file.stem}_{number}"))
         _page(tiles[first : first + TILES_A_PAGE]).save(pages[-1], format="PNG")
     return pages
+
+
+def check_sheet(sheet: Path | None, output_dir: Path) -> None:
+    """Raise a PrepareError where `sheet` is no PNG, or lies in the data set."""
+    if sheet is not None and (sheet.suffix.lower() != ".png" or sheet.is_relative_to(output_dir)):
+        raise PrepareError(
+            f"{sheet} cannot be the sheet: it shows frames with all that is written on them; name a .png "
+            "outside of the data set."
+        )
+
+
+def place_sheets(tiles: Sequence[tuple[Path, str]], staging: Path, sheet: Path) -> None:
+    """Write the pages of `sheet`, each as a whole, by way of the folder `staging`."""
+    sheet.parent.mkdir(parents=True, exist_ok=True)
+    for page in write_sheets(tiles, staging / "sheets" / sheet.name):
+        remove_asides(sheet.with_name(page.name))  # of a run that was killed
+        with written_aside(sheet.with_name(page.name)) as aside:
+            copyfile(page, aside)
 
 
 def _page(tiles: Sequence[tuple[Path, str]]) -> Image.Image:

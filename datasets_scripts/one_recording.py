@@ -13,7 +13,7 @@ from datasets_scripts.privacy import keyed_hash
 from datasets_scripts.recording_errors import RecordingError, UnreadableError
 from datasets_scripts.recordings import Recording, RecordingFiles, open_recording
 from datasets_scripts.sector import COLOURED, NoSectorError, Sector, SectorError, crop_to_sector
-from datasets_scripts.set_parameters import BLANK, FOUND, IGNORE, LEAVE_OUT, SetParameters
+from datasets_scripts.set_parameters import BLANK, FOUND, IGNORE, LEAVE_OUT
 from datasets_scripts.shards import stage_rows
 from datasets_scripts.splits import hashed_origin
 from datasets_scripts.staged_scans import StagedScan
@@ -110,13 +110,11 @@ def _made(task: RecordingTask) -> RecordingOutcome:
         recording = open_recording(task.files)
         if recording.notes.patient_id is not None:
             patient = keyed_hash(task.key, "patient", recording.notes.patient_id)
-        if parameters.sector == FOUND:
-            _look_for_other_videos(recording, counts)
-        found = _look_for_text(recording, parameters, counts)
+        found = look_for_text(recording, parameters.sector, parameters.text, counts)
         texts = tuple(text.text for text in found)
         if task.with_tile:
-            with written_aside(task.staged.tile) as aside:
-                draw_tile(recording, parameters.sector, found).save(aside, format="PNG")
+            _save_tile(task, recording, found)
+        _look_at_colours(recording, parameters.sector, counts)
         if found and parameters.text == LEAVE_OUT:
             raise TextOnSectorError(
                 f"{task.name}: text lies on what would be kept of its pictures; look at it, then leave it "
@@ -135,36 +133,57 @@ def _made(task: RecordingTask) -> RecordingOutcome:
     )
 
 
-def _look_for_text(recording: Recording, parameters: SetParameters, counts: Counter[str]) -> list[FoundText]:
-    """Text on what is kept, counted, and blanked where that is wanted; a crop without a sector is counted."""
+def _save_tile(task: RecordingTask, recording: Recording, found: list[FoundText]) -> None:
+    with written_aside(task.staged.tile) as aside:
+        draw_tile(recording, task.preparation.parameters.sector, found).save(aside, format="PNG")
+
+
+def look_for_text(recording: Recording, sector: str, text: str, counts: Counter[str]) -> list[FoundText]:
+    """Text on what is kept of a recording: counted, and blanked where that is wanted.
+
+    A crop without a sector is counted, and a sector of the whole picture.
+
+    Args:
+        sector, text: as `SetParameters` has them.
+        counts: what is found is added to it.
+
+    Raises:
+        RecordingError: the recording is cut short or damaged.
+    """
     try:
-        is_blanked = parameters.sector != FOUND or isinstance(recording.area(FOUND), Sector)
-        found = [] if parameters.text == IGNORE else text_within(recording, parameters.sector)
+        area = recording.area(sector)
+        found = [] if text == IGNORE else text_within(recording, sector)
     except NoSectorError:
         return []  # it is told when the rows are made
-    if not is_blanked:
+    if sector == FOUND and not isinstance(area, Sector):
         counts[CROPS_WITHOUT_SECTOR] += 1
+    elif sector == FOUND and area.crop is None and area.mask.mean() >= WHOLE_SHARE:
+        counts[WHOLE_PICTURES] += 1
     if found:
         counts[TEXTS_ON_SECTOR] += len(found)
-    if parameters.text == BLANK:
-        recording.blank([text.box for text in found])
+    if text == BLANK:
+        recording.blank([each.box for each in found])
     return found
 
 
-def _look_for_other_videos(recording: Recording, counts: Counter[str]) -> None:
-    """Count what a person should look at: it may be no ultrasound."""
+def tile_label(outcome: RecordingOutcome) -> str:
+    """What stands below the tile of a recording: its hashed id, and what a person should look at."""
+    words = ["left out"] if outcome.left_out else []
+    words += [word for name, word in TO_LOOK_AT.items() if outcome.counts.get(name)]
+    return f"{outcome.scan_id} {', '.join(words)}".strip()
+
+
+def _look_at_colours(recording: Recording, sector: str, counts: Counter[str]) -> None:
+    """Count a recording of which much is coloured; its first frame is read, before all are."""
     try:
-        area = recording.area(FOUND)
+        area = recording.area(sector)
     except NoSectorError:
-        return  # it is told when the rows are made
-    if not isinstance(area, Sector):
         return
-    if area.crop is None and area.mask.mean() >= WHOLE_SHARE:
-        counts[WHOLE_PICTURES] += 1
-    kept = crop_to_sector(next(recording.frames()).read_pixels(), area)
-    coloured = kept.max(axis=-1) - kept.min(axis=-1) > COLOURED
-    if coloured.sum() >= COLOURED_SHARE * area.mask.sum():
-        counts[COLOURED_PICTURES] += 1
+    if sector == FOUND and isinstance(area, Sector):
+        kept = crop_to_sector(next(recording.frames()).read_pixels(), area)
+        coloured = kept.max(axis=-1) - kept.min(axis=-1) > COLOURED
+        if coloured.sum() >= COLOURED_SHARE * area.mask.sum():
+            counts[COLOURED_PICTURES] += 1
 
 
 def _left_out(

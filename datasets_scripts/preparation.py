@@ -18,9 +18,9 @@ from datasets import Features
 from tqdm import tqdm
 
 from datasets_scripts.burned_in_text import require_reader
-from datasets_scripts.contact_sheet import write_sheets
+from datasets_scripts.contact_sheet import check_sheet, place_sheets
 from datasets_scripts.dataset_card import CARD_FILE, add_to_card
-from datasets_scripts.durable_files import is_no_space, remove_asides, written_aside
+from datasets_scripts.durable_files import is_no_space
 from datasets_scripts.finished_set import (
     PAGE_FILE,
     REPORT_FILE,
@@ -30,7 +30,7 @@ from datasets_scripts.finished_set import (
     put_in_place,
     report_path,
 )
-from datasets_scripts.one_recording import TO_LOOK_AT, RecordingTask, lost_outcome, make_one
+from datasets_scripts.one_recording import RecordingTask, lost_outcome, make_one, tile_label
 from datasets_scripts.preparation_engine import PROCESSES, Engine, Lost
 from datasets_scripts.preparation_report import (
     PreparationReport,
@@ -175,7 +175,7 @@ def prepare(
             splits = _split(outcomes, preparation, key, known)
             report = _write_aside(staging / SET_FOLDER, output_dir, tasks, outcomes, splits)
             if sheet is not None:
-                _write_sheets(staging, _labelled_tiles(tasks, outcomes), sheet)
+                place_sheets(_labelled_tiles(tasks, outcomes), staging, sheet)
             mark_finished(staging, command, preparation.config)
         except OSError as error:
             raise _ended_by(error, staging) from error
@@ -190,11 +190,7 @@ def _check_before(recordings_dir: Path, output_dir: Path, sheet: Path | None) ->
     recordings = find_all_files(recordings_dir)
     if not recordings:
         raise PrepareError(f"{recordings_dir} holds no recording; put one folder a scan, or videos, into it.")
-    if sheet is not None and (sheet.suffix.lower() != ".png" or sheet.is_relative_to(output_dir)):
-        raise PrepareError(
-            f"{sheet} cannot be the sheet: it shows frames with all that is written on them; name a .png "
-            "outside of the data set."
-        )
+    check_sheet(sheet, output_dir)
     return recordings
 
 
@@ -248,22 +244,11 @@ _NOT_SHARED = (
 
 def _labelled_tiles(tasks: list[RecordingTask], outcomes: list[RecordingOutcome]) -> list[tuple[Path, str]]:
     """The tiles of all recordings that can be decoded, each with its hashed scan id and what to look at."""
-    tiles = []
-    for task, outcome in zip(tasks, outcomes, strict=True):
-        if task.staged.tile.exists():
-            words = ["left out"] if outcome.left_out else []
-            words += [word for name, word in TO_LOOK_AT.items() if outcome.counts.get(name)]
-            tiles.append((task.staged.tile, f"{outcome.scan_id} {', '.join(words)}".strip()))
-    return tiles
-
-
-def _write_sheets(staging: Path, tiles: list[tuple[Path, str]], sheet: Path) -> None:
-    """Write the pages of the sheet, each as a whole."""
-    sheet.parent.mkdir(parents=True, exist_ok=True)
-    for page in write_sheets(tiles, staging / "sheets" / sheet.name):
-        remove_asides(sheet.with_name(page.name))  # of a run that was killed
-        with written_aside(sheet.with_name(page.name)) as aside:
-            copyfile(page, aside)
+    return [
+        (task.staged.tile, tile_label(outcome))
+        for task, outcome in zip(tasks, outcomes, strict=True)
+        if task.staged.tile.exists()
+    ]
 
 
 def _split(

@@ -59,7 +59,7 @@ def _parser(program: str, parameters_class: type[SetParameters], description: st
     parser = argparse.ArgumentParser(prog=program, description=description)
     parser.add_argument("recordings", type=Path, help="folder of recordings: one folder a scan, or videos")
     parser.add_argument("output", type=Path, help="folder of the data set")
-    meanings = {name: text for each in parameters_class.__mro__ for name, text in _meanings(each).items()}
+    meanings = {name: text for each in parameters_class.__mro__ for name, text in meanings_of(each).items()}
     hints = typing.get_type_hints(parameters_class)
     for field in fields(parameters_class):
         kind = _type_of_values(hints[field.name])
@@ -107,7 +107,7 @@ def _value_or_none(kind: type, text: str) -> object:
     return None if text == "none" else kind(text)
 
 
-def _meanings(cls: type) -> dict[str, str]:
+def meanings_of(cls: type) -> dict[str, str]:
     """What the docstring of a class says of each argument."""
     arguments = inspect.cleandoc(cls.__doc__ or "").partition("Args:\n")[2].partition("\n\n")[0]
     found = re.findall(r"^ {4}(\w+): (.+(?:\n {8}.+)*)", arguments, re.MULTILINE)

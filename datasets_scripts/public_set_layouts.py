@@ -19,6 +19,7 @@ from datasets.exceptions import DatasetsError
 from datasets_scripts.class_map import FETAL_PLANES_DB_MAP, SONONET_MAP, ClassMap
 from datasets_scripts.preparation import PrepareError
 from datasets_scripts.schema import UNLABELLED
+from datasets_scripts.set_parameters import BLANK, FOUND, IGNORE, REPORT, WHOLE
 
 TRAIN, TEST = "train", "test"
 SPLIT_FOLDERS = (TRAIN, "validation", TEST)
@@ -58,10 +59,14 @@ class Listing:
 class Layout(Protocol):
     """A way in which a public set lies on disk or on the Hub; its fields are its options.
 
-    `default_class_map` is the class map for its labels, and None where it has no labels.
+    `default_class_map` is the class map for its labels, and None where it has no labels. `default_sector` and
+    `default_text` are what the command does with each picture unless it is told otherwise: pictures that were
+    de-identified before they were published are kept whole.
     """
 
     default_class_map: ClassVar[Path | None]
+    default_sector: ClassVar[str]
+    default_text: ClassVar[str]
 
     def list_images(self, source: str, class_map: ClassMap | None) -> Listing:
         """The pictures of the set at `source`, a folder or a Hub id.
@@ -78,10 +83,12 @@ class FetalPlanesDb:
     Its columns are Image_name, Patient_num, Plane, Brain_plane, Operator, US_Machine and `Train ` (1 or 0),
     with blanks behind names and values. The set's own split is by patient; a patient in both is an error. A
     brain picture is labelled `Plane/Brain_plane`; every other one has the Brain_plane "Not A Brain", and is
-    labelled `Plane`.
+    labelled `Plane`. The pictures were de-identified by the set's authors: they are kept whole by default.
     """
 
     default_class_map: ClassVar[Path | None] = FETAL_PLANES_DB_MAP
+    default_sector: ClassVar[str] = WHOLE
+    default_text: ClassVar[str] = IGNORE
     csv_name: ClassVar[str] = "FETAL_PLANES_DB_data.csv"
     columns: ClassVar[tuple[str, ...]] = ("Image_name", "Patient_num", "Plane", "Brain_plane", "Train")
     no_brain_plane: ClassVar[str] = "Not A Brain"
@@ -146,7 +153,8 @@ class ImageFolder:
     """Pictures in a folder a class, or in one folder, their names beginning with their class.
 
     The class folders, or the pictures, may stand in folders `train`, `validation` and `test`; else all
-    pictures are in `train`.
+    pictures are in `train`. They may come as a machine wrote them, with names and dates: by default the
+    sector is kept of each, and text on it is blanked.
 
     Args:
         patient_pattern: regular expression with a group `patient`, searched in each picture's path below the
@@ -154,6 +162,8 @@ class ImageFolder:
     """
 
     default_class_map: ClassVar[Path | None] = SONONET_MAP
+    default_sector: ClassVar[str] = FOUND
+    default_text: ClassVar[str] = BLANK
     patient_pattern: str | None = None
 
     def __post_init__(self) -> None:
@@ -230,9 +240,12 @@ class Hc18:
     `001_HC_Annotation.png`, which are no frames; `test_set/` likewise, numbered anew. The number stands for
     an examination: there are more of them than the set has women (551), and which belong to one woman is not
     published. The set's authors kept an examination on one side of their split; that is all that can be held.
+    They de-identified the pictures, which are kept whole by default.
     """
 
     default_class_map: ClassVar[Path | None] = None
+    default_sector: ClassVar[str] = WHOLE
+    default_text: ClassVar[str] = IGNORE
     split_of_folder: ClassVar[dict[str, str]] = {"training_set": TRAIN, "test_set": TEST}
     frame_name: ClassVar[re.Pattern] = re.compile(r"(\d+)_\d*HC\.png")
 
@@ -262,6 +275,9 @@ class Hc18:
 class Hub:
     """An image data set that `datasets.load_dataset` reads: of the Hub, or a folder in one of its layouts.
 
+    What is public should be de-identified, but nobody vouches for it: by default pictures are kept whole, and
+    text on them is reported.
+
     Args:
         image_column: the pictures.
         label_column: the labels, texts or a ClassLabel; a row without one stays unlabelled.
@@ -270,6 +286,8 @@ class Hub:
     """
 
     default_class_map: ClassVar[Path | None] = SONONET_MAP
+    default_sector: ClassVar[str] = WHOLE
+    default_text: ClassVar[str] = REPORT
     image_column: str = "image"
     label_column: str = "label"
     patient_column: str | None = None

@@ -17,7 +17,6 @@ from PIL import Image
 from datasets_scripts.durable_files import written_aside
 from datasets_scripts.preparation_report import PreparationReport, RecordingOutcome
 from datasets_scripts.row_facts import RowFacts
-from datasets_scripts.schema import SPLITS
 
 PICTURE_SIZE = 96
 SHOWN_RECORDINGS = 200  # with a picture and a time line; a page of thousands would take minutes to open
@@ -80,7 +79,7 @@ def page(report: PreparationReport, recordings: Sequence[ShownRecording]) -> str
         '<p class="private">This page names recordings and shows pictures of them: it is as private as they '
         "are. Keep it beside the data set, never in it.</p>",
         _summary(report),
-        _charts(report.row, recordings),
+        _charts(report, recordings),
         _table(recordings),
         "</body></html>",
     ]
@@ -91,9 +90,12 @@ def _summary(report: PreparationReport) -> str:
     left_out = sum(1 for outcome in report.recordings if outcome.left_out)
     lines = [f"{len(report.recordings) - left_out} recordings were kept, {left_out} left out."]
     lines += [
-        f"{report.rows[split]} {report.row}s of {report.scans[split]} scans to {split}." for split in SPLITS
+        f"{rows} {report.row}s of {report.scans[split]} scans to {split}."
+        for split, rows in report.rows.items()
     ]
-    lines += [f"{split}: {_in_words(report.counts[split])}." for split in SPLITS if report.counts.get(split)]
+    lines += [
+        f"{split}: {_in_words(counts)}." for split, counts in report.counts.items() if any(counts.values())
+    ]
     lines += [*report.notes, f"Hash of the rows: {report.data_hash}"]
     return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"
 
@@ -102,9 +104,9 @@ def _in_words(counts: dict[str, int]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {number}" for name, number in counts.items() if number)
 
 
-def _charts(row: str, recordings: Sequence[ShownRecording]) -> str:
-    charts = []
-    for split in SPLITS:
+def _charts(report: PreparationReport, recordings: Sequence[ShownRecording]) -> str:
+    charts, row = [], report.row
+    for split in report.rows:
         facts = [each.facts for each in recordings if each.split == split and each.facts]
         speech = [share for each in facts for share in each.speech]
         labels = [label for each in facts for label in each.labels]

@@ -395,6 +395,8 @@ def _correct_report(output_dir: Path, path: Path, withdrawal: Withdrawal) -> Non
         report = _recounted(output_dir, config, report)
         if shards_of(output_dir, config):
             report["data_hash"] = read_info(output_dir, config)["data_hash"]
+    if "pictures" in report:
+        report["pictures"] = [each for each in report["pictures"] if not _is_of(each, withdrawal)]
     if "recordings" in report:
         gone = [each for each in report["recordings"] if _is_of(each, withdrawal)]
         report["recordings"] = [each for each in report["recordings"] if each not in gone]

@@ -87,7 +87,7 @@ def test_without_a_sector_nothing_is_outlined(recordings):
 def test_a_run_writes_a_tile_for_each_recording_that_can_be_read(recordings, tmp_path, monkeypatch):
     labels = []
     monkeypatch.setattr(
-        "datasets_scripts.preparation.write_sheets",
+        "datasets_scripts.contact_sheet.write_sheets",
         lambda tiles, file: labels.extend(label for _, label in tiles) or write_sheets(tiles, file),
     )
     parameters = ClipParameters(2.0, frames_per_clip=2, frame_size=32, sector="found")

@@ -12,14 +12,17 @@ import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, load_dataset
 from datasets import Image as ImageFeature
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from tiny_recordings import number_of, numbered_picture
 
-from datasets_scripts.class_map import ClassMap, ClassMapError
-from datasets_scripts.clips import resize_to_square
-from datasets_scripts.preparation import StrictError
-from datasets_scripts.public_set_layouts import FetalPlanesDb, Hub, ImageFolder, PublicSetError
-from datasets_scripts.public_set_rows import PictureParameters
+from datasets_scripts.burned_in_text import find_text
+from datasets_scripts.class_map import SONONET_MAP, ClassMap, ClassMapError, read_class_map
+from datasets_scripts.clips import place_in_square, resize_to_square
+from datasets_scripts.contact_sheet import GREEN, RED, TILE
+from datasets_scripts.preparation import PrepareError, StrictError
+from datasets_scripts.privacy_check import main as privacy_check
+from datasets_scripts.public_set_layouts import LAYOUTS, FetalPlanesDb, Hub, ImageFolder, PublicSetError
+from datasets_scripts.public_set_rows import PictureParameters, StillPicture
 from datasets_scripts.public_sets import main, prepare_public_set, read_public_set
 from datasets_scripts.schema import PLANES, PLANES_CONFIG, UNLABELLED, planes_features
 from datasets_scripts.shards import read_info
@@ -128,6 +131,7 @@ def test_nothing_in_the_set_tells_a_name_or_a_patient_number(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "out",
         "out.key",
+        "out.planes.report.html",
         "out.planes.report.json",
         "set",
     ]
@@ -490,7 +494,7 @@ def test_the_command_takes_the_options_of_its_layout(tmp_path, capsys):
         write_picture(tmp_path / "set" / "THIGH" / f"{name}.png")
     (tmp_path / "map.yaml").write_text("labels: {THIGH: femur}")
     options = ["--class-map", str(tmp_path / "map.yaml"), "--patient-pattern", r"(?P<patient>p\d)"]
-    options += ["--frame-size", "16", "--crop", "0", "0", "32", "64"]
+    options += ["--frame-size", "16", "--crop", "0", "0", "32", "64", "--sector", "whole", "--text", "ignore"]
     assert main(["image_folder", str(tmp_path / "set"), str(tmp_path / "out"), *options]) == 0
     assert "train: 3 frames of 2 scans (femur 3)." in capsys.readouterr().out
     info = read_info(tmp_path / "out", PLANES_CONFIG)
@@ -511,17 +515,138 @@ def test_the_command_says_in_a_sentence_what_is_wrong(tmp_path, capsys):
     assert main([*arguments, "--strict"]) == 1
 
 
-@pytest.mark.media
-def test_the_real_planes_load_under_our_names(media, tmp_path):
+# What a machine wrote on the pictures.
+
+SIZE, BOX = 320, (40, 40, 280, 260)  # the sector of written_picture()
+MARGIN_TEXT, SECTOR_TEXT = "DOE JANE 03.12.2015", "OKAFOR"
+FOUND_AND_BLANKED = PictureParameters(frame_size=240, sector="found", text="blank")
+
+
+def write_written_picture(path: Path, text: str = SECTOR_TEXT) -> Path:
+    """Speckle in a box, a name and a date above it, and text on it."""
+    rng = np.random.default_rng(0)
+    pixels = np.zeros((SIZE, SIZE), np.uint8)
+    left, top, right, bottom = BOX
+    pixels[top:bottom, left:right] = np.minimum(rng.rayleigh(40, (bottom - top, right - left)), 200)
+    picture = Image.fromarray(pixels).convert("RGB")
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(18)
+    draw.text((60, 10), MARGIN_TEXT, "white", font)
+    draw.text((110, 140), text, "white", font, stroke_width=2, stroke_fill="black")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path)
+    return path
+
+
+def stored_texts(out: Path) -> list[str]:
+    rows = load(out)["train"]
+    return [text.text for row in rows for text in find_text(np.asarray(row["image"].convert("RGB")))]
+
+
+def told(out: Path) -> dict[str, dict]:
+    report = json.loads(out.with_name(f"{out.name}.planes.report.json").read_text())
+    return {each["name"]: each for each in report["pictures"]}
+
+
+def test_what_is_written_on_pictures_is_blanked_and_told(tmp_path):
+    write_written_picture(tmp_path / "set" / "LIPS.png")
+    write_written_picture(tmp_path / "set" / "FEMUR.png", "")
+    out = tmp_path / "out"
+    report = prepare_public_set("image_folder", tmp_path / "set", out, FOUND_AND_BLANKED)
+    assert stored_texts(out) == []
+    for row in load(out)["train"]:
+        pixels = np.asarray(row["image"].convert("L"))
+        assert pixels[20:220, 10:60].mean() > 20, "the speckle fills the square"
+    assert told(out)["LIPS.png"]["texts"] == [SECTOR_TEXT] and told(out)["FEMUR.png"]["texts"] == []
+    assert report.counts == {"train": {"texts_on_sector": 1}} and "texts_on_sector 1" in report.summary()
+    page = (tmp_path / "out.planes.report.html").read_text()
+    assert SECTOR_TEXT in page and "LIPS.png" in page and "FEMUR.png" in page
+    info = read_info(out, PLANES_CONFIG)
+    assert (info["sector"], info["text"]) == ("found", "blank")
+    assert not any(SECTOR_TEXT.encode() in path.read_bytes() for path in out.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("text", ["report", "ignore", "leave_out"])
+def test_text_is_told_passed_over_or_left_out(tmp_path, text):
+    write_written_picture(tmp_path / "set" / "LIPS.png")
+    write_written_picture(tmp_path / "set" / "FEMUR.png", "")
+    out = tmp_path / "out"
+    parameters = PictureParameters(frame_size=240, sector="found", text=text)
+    report = prepare_public_set("image_folder", tmp_path / "set", out, parameters)
+    lips = told(out)["LIPS.png"]
+    assert lips["texts"] == ([] if text == "ignore" else [SECTOR_TEXT])
+    assert (lips["error"], lips["rows"]) == (("TextOnSectorError", 0) if text == "leave_out" else (None, 1))
+    assert stored_texts(out) == ([] if text == "leave_out" else [SECTOR_TEXT])
+    assert report.left_out == (
+        ("LIPS.png: text lies on what would be kept of it; look at it.",) if text == "leave_out" else ()
+    )
+
+
+def test_a_picture_without_a_sector_is_left_out_with_a_remedy(tmp_path):
+    write_written_picture(tmp_path / "set" / "LIPS.png", "")
+    Image.new("RGB", (SIZE, SIZE), (90, 90, 90)).save(tmp_path / "set" / "FEMUR.png")
+    source, parameters = tmp_path / "set", PictureParameters(sector="found")
+    report = prepare_public_set("image_folder", source, tmp_path / "out", parameters)
+    (reason,) = report.left_out
+    assert reason.startswith("FEMUR.png: no ultrasound sector is found") and "--sector whole" in reason
+    with pytest.raises(StrictError, match=r"FEMUR\.png"):
+        prepare_public_set("image_folder", source, tmp_path / "strict", parameters, strict=True)
+
+
+def test_a_crop_is_kept_and_blanked_outside_of_the_sector(tmp_path):
+    write_written_picture(tmp_path / "LIPS.png", "")
+    parameters = PictureParameters(frame_size=SIZE, crop=(0, 0, SIZE, SIZE), sector="found")
+    (row,) = read_public_set("image_folder", tmp_path, None, parameters)
+    pixels = np.asarray(Image.open(io.BytesIO(row["image"]["bytes"])).convert("L"))
+    assert pixels[:36].max() < 12 and pixels[60:240, 60:260].mean() > 20
+
+
+def test_the_sheet_has_a_tile_a_picture_and_lies_outside_of_the_set(tmp_path):
+    write_written_picture(tmp_path / "set" / "LIPS.png")
+    write_written_picture(tmp_path / "set" / "FEMUR.png", "")
+    (tmp_path / "set" / "KIDNEYS.png").write_bytes(b"no picture")
+    source, sheet = tmp_path / "set", tmp_path / "sheets" / "sheet.png"
+    prepare_public_set("image_folder", source, tmp_path / "out", FOUND_AND_BLANKED, sheet=sheet)
+    shown = np.asarray(Image.open(sheet))
+    assert shown.shape[1] == 2 * (TILE + 4)
+    assert (shown == GREEN).all(axis=-1).sum() > 400 and (shown == RED).all(axis=-1).sum() > 40
+    assert [path.name for path in sheet.parent.iterdir()] == ["sheet.png"]
+    for wrong in (tmp_path / "new" / "sheet.png", tmp_path / "sheet.jpg"):
+        with pytest.raises(PrepareError, match="cannot be the sheet"):
+            prepare_public_set("image_folder", source, tmp_path / "new", sheet=wrong)
+
+
+def test_each_layout_has_defaults_of_its_own_in_the_command(tmp_path, capsys):
+    """What was de-identified and published is kept whole; a folder of somebody's pictures is not."""
+    write_written_picture(tmp_path / "set" / "LIPS.png")
+    arguments = ["image_folder", str(tmp_path / "set"), str(tmp_path / "out")]
+    assert main([*arguments, "--sheet", str(tmp_path / "sheet.png")]) == 0
+    assert "texts_on_sector 1" in capsys.readouterr().out and (tmp_path / "sheet.png").exists()
+    assert main([*arguments, "--overwrite", "--sector", "whole", "--text", "ignore"]) == 0
+    assert read_info(tmp_path / "out", PLANES_CONFIG)["sector"] == "whole"
+    chosen = {name: (kind.default_sector, kind.default_text) for name, kind in LAYOUTS.items()}
+    assert chosen == {
+        "fetal_planes_db": ("whole", "ignore"),
+        "image_folder": ("found", "blank"),
+        "hc18": ("whole", "ignore"),
+        "hub": ("whole", "report"),
+    }
+
+
+def run_on_real_planes(media: Path, out: Path, *options: str) -> None:
     command = [sys.executable, "-m", "datasets_scripts.public_sets", "image_folder"]
     done = subprocess.run(
-        [*command, str(media / "fetal_planes"), str(tmp_path / "out")],
+        [*command, str(media / "fetal_planes"), str(out), *options],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.media
+def test_the_real_planes_load_under_our_names(media, tmp_path):
+    run_on_real_planes(media, tmp_path / "out", "--sector", "whole", "--text", "ignore")
     rows = load(tmp_path / "out")["train"]
     assert sorted(rows["label"]) == list(range(13)) and len(set(rows["scan_id"])) == 13
     names = {"FEMUR": "femur", "BRAIN-CB": "brain_transcerebellar", "3VV": "heart_three_vessel_trachea"}
@@ -530,3 +655,29 @@ def test_the_real_planes_load_under_our_names(media, tmp_path):
         real = Image.open(media / "fetal_planes" / f"{file}.png").convert("RGB")
         difference = np.asarray(row["image"], float) - np.asarray(resize_to_square(real, 160), float)
         assert row["image"].size == (160, 160) and np.abs(difference).mean() < 4
+
+
+@pytest.mark.slow
+@pytest.mark.media
+def test_no_date_or_setting_of_the_machine_is_stored_of_the_real_planes(media, tmp_path):
+    """By the defaults of the command; where text stands on a picture, what is stored of it is black."""
+    size, out = 640, tmp_path / "out"
+    run_on_real_planes(media, out, "--frame-size", str(size), "--sheet", str(tmp_path / "sheet.png"))
+    assert not told(out).keys() ^ {f"{file.stem}.png" for file in (media / "fetal_planes").glob("*.png")}
+    rows = {PLANES[row["label"]]: np.asarray(row["image"].convert("RGB")) for row in load(out)["train"]}
+    assert [name for name, picture in rows.items() if find_text(picture)] == []
+    for file in sorted((media / "fetal_planes").glob("*.png")):
+        whole = np.asarray(Image.open(file).convert("RGB"))
+        left, top, right, bottom = StillPicture(file.name, whole).box("found")
+        place = place_in_square(right - left, bottom - top, size)
+        stored, scale = rows[read_class_map(SONONET_MAP).labels[file.stem]], place.width / (right - left)
+        written = find_text(whole)
+        assert len(written) >= 5, "date, time, depth and settings"
+        for x, y, end, below in (text.box for text in written):
+            if end <= left or x >= right or below <= top or y >= bottom:
+                continue  # cut off
+            x, end = (round((min(max(edge, left), right) - left) * scale) + place.left for edge in (x, end))
+            y, below = (round((min(max(edge, top), bottom) - top) * scale) + place.top for edge in (y, below))
+            lines = slice(y + (below - y) // 4, below - (below - y) // 4)  # the box around them is wider
+            assert (stored[lines, x:end] > 60).mean() < 0.02, (file.name, x, y)
+    assert privacy_check([str(out)]) == 0
