@@ -3,8 +3,9 @@
     python -m datasets_scripts.prepare_clips RECORDINGS OUT --clip-seconds 6
 
 Writes `OUT/data/<configuration>/*.parquet`, `OUT/splits.json` and the card `OUT/README.md`. Beside OUT, since
-they know names: `OUT.key`, the key of the hashed identifiers, and `OUT.<configuration>.report.json`, an entry
-a recording. Run again with another clip length, it adds a configuration with the same splits.
+they know names: `OUT.key`, the key of the hashed identifiers, and `OUT.<configuration>.report.json` and, as a
+page to read, `OUT.<configuration>.report.html`: an entry a recording, and one with its reason for every file
+that is none. Run again with another clip length, it adds a configuration with the same splits.
 
 As prepare_planes and prepare_gaze do, it keeps the ultrasound sector of each recording and blanks the rest;
 `--sector whole` keeps frames as recorded. `--sheet FILE.png` shows what is kept, a tile a recording.

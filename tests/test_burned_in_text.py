@@ -191,18 +191,18 @@ def test_what_lies_outside_of_the_mask_is_not_read():
 @pytest.mark.slow
 @pytest.mark.media
 def test_at_least_95_of_100_planted_names_and_dates_are_found(media: Path):
-    """60 of them, on simulated and on real ultrasound, in the colours and letters of the machines."""
+    """On simulated and on real ultrasound, in the colours and letters of the machines."""
     real = [*media.glob("fetal_planes/*.png"), *media.glob("ultrasound_video/*.mp4")]
     rng, missed = np.random.default_rng(8), []
-    for number in range(60):
+    for number in range(100):
         size = SIMULATED_SIZES[number // 2 % len(SIMULATED_SIZES)]
         frames, mask = simulated(number, size) if number % 2 else sampled_media(real[number // 2 % len(real)])
         planted = plant(frames, mask, rng)
         written = compressed(planted.frames) if len(frames) > 1 else planted.frames
         if not is_covered(planted.box, find_text(written, mask)):
             missed.append(planted.text)
-    print(f"{60 - len(missed)} of 60 planted texts were found; missed: {missed}")
-    assert len(missed) <= 3
+    print(f"{100 - len(missed)} of 100 planted texts were found; missed: {missed}")
+    assert len(missed) <= 5
 
 
 # Not found.

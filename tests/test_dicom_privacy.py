@@ -99,7 +99,7 @@ def values_of(value: object) -> Iterator[bytes]:
 
 
 def contents_of(output: Path) -> Iterator[tuple[str, bytes]]:
-    """Name and bytes of each file of a set, of each value in it, uncompressed, and of its shards' metadata."""
+    """Name and bytes of each file of a set, of each value uncompressed, and of its shards' metadata."""
     for path in sorted(each for each in output.rglob("*") if each.is_file()):
         yield path.name, path.name.encode() + path.read_bytes()
         if path.suffix == ".parquet":

@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,10 @@ from test_sector_preparation import HEIGHT, WIDTH, pictures, write_scan
 
 from datasets_scripts.burned_in_text import find_text
 from datasets_scripts.contact_sheet import RED
+from datasets_scripts.one_recording import look_for_text
 from datasets_scripts.prepare_planes import PlaneParameters, main, prepare_planes
+from datasets_scripts.recordings import RecordingFiles, open_recording
+from datasets_scripts.sector import crop_to_sector
 
 NAME, PLACE = "DOE JANE", (90, 120)
 
@@ -95,8 +99,25 @@ def test_a_crop_without_a_sector_is_counted(prepare):
     assert "crops_without_a_sector" not in outcomes["clean"].counts
 
 
-def test_the_command_reports_text_unless_it_is_told_otherwise(recordings, tmp_path, capsys):
-    assert main([str(recordings), str(tmp_path / "set"), "--workers", "1"]) == 0
+@pytest.mark.media
+def test_a_header_that_a_still_picture_keeps_is_blanked(media):
+    """One frame does not move, so that the name of a hospital above the sector is taken for a part of it."""
+    file = media / "ultrasound_dicom" / "examples_rgb_color.dcm"
+    recording = open_recording(RecordingFiles(file.name, file))
+    (picture,) = recording.sampled_frames()
+    kept = crop_to_sector(picture, recording.area("found"))
+    assert "BAPTIST" in " ".join(text.text for text in find_text(kept))
+    counts = Counter()
+    assert len(look_for_text(recording, "found", "blank", counts)) == counts["texts_on_sector"] > 10
+    assert find_text(crop_to_sector(picture, recording.area("found"))) == []
+
+
+def test_the_command_blanks_and_tells_text_unless_it_is_told_otherwise(recordings, tmp_path, capsys):
+    command = [str(recordings), str(tmp_path / "set"), "--workers", "1", "--frame-size", "240"]
+    assert main(command) == 0
     assert "texts_on_sector 1" in capsys.readouterr().out
+    report = json.loads((tmp_path / "set.planes.report.json").read_text())
+    (named,) = (each for each in report["recordings"] if each["texts"])
+    assert texts_of(tmp_path / "set", named["scan_id"]) == []
     assert main([str(recordings), str(tmp_path / "set"), "--text", "shout"]) == 2
     assert "text is shout; it must be report or blank or leave_out or ignore." in capsys.readouterr().err
