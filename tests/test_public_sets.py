@@ -665,7 +665,6 @@ def test_no_date_or_setting_of_the_machine_is_stored_of_the_real_planes(media, t
     run_on_real_planes(media, out, "--frame-size", str(size), "--sheet", str(tmp_path / "sheet.png"))
     assert not told(out).keys() ^ {f"{file.stem}.png" for file in (media / "fetal_planes").glob("*.png")}
     rows = {PLANES[row["label"]]: np.asarray(row["image"].convert("RGB")) for row in load(out)["train"]}
-    assert [name for name, picture in rows.items() if find_text(picture)] == []
     for file in sorted((media / "fetal_planes").glob("*.png")):
         whole = np.asarray(Image.open(file).convert("RGB"))
         left, top, right, bottom = StillPicture(file.name, whole).box("found")
@@ -680,4 +679,4 @@ def test_no_date_or_setting_of_the_machine_is_stored_of_the_real_planes(media, t
             y, below = (round((min(max(edge, top), bottom) - top) * scale) + place.top for edge in (y, below))
             lines = slice(y + (below - y) // 4, below - (below - y) // 4)  # the box around them is wider
             assert (stored[lines, x:end] > 60).mean() < 0.02, (file.name, x, y)
-    assert privacy_check([str(out)]) == 0
+    assert privacy_check([str(out)]) == 0, "it reads every picture, and finds no text"

@@ -61,3 +61,56 @@ def test_real_recordings_become_a_model_that_loads(media: Path, tmp_path: Path, 
     metrics = read_metrics(model_folder / "metrics.json")["metrics"]
     has_speech_recall = "validation/speech_to_video_recall_at_5" in metrics
     assert has_speech_recall == (name == "ultrasound_with_speech")
+
+
+# Every file of the real media, and why it is left out; None where it is kept. Clips are of 0.9 s.
+LEFT_OUT = {
+    **dict.fromkeys(
+        [f"fetal_planes/{name}.png" for name in ("3VV", "4CH", "ABDOMINAL", "BRAIN-CB", "BRAIN-TV", "FEMUR")]
+        + [f"fetal_planes/{name}.png" for name in ("KIDNEYS", "LIPS", "LVOT", "PROFILE", "RVOT")]
+        + [f"fetal_planes/SPINE-{name}.png" for name in ("CORONAL", "SAGITTAL")]
+        + ["odd_media/corrupt.jpg"],
+        ("NotARecordingError", "a single picture holds no clip"),
+    ),
+    "odd_media/nasa_13013.mp4": None,
+    "odd_media/sine_mono_s16.wav": ("NoVideoError", "the file holds no video, at most sound"),
+    "odd_media/test_non_zero_start.mp4": ("TooShortError", "shorter than one clip"),
+    "odd_media/testsrc2_odd_height_and_width_444.mp4": ("NoSectorError", "Nothing in the picture moves"),
+    "ultrasound_dicom/ExplVR_BigEnd.dcm": ("NoSectorError", "Nothing in the picture moves"),
+    **dict.fromkeys(
+        [f"ultrasound_dicom/examples_{name}.dcm" for name in ("jpeg2k", "palette", "rgb_color")],
+        ("TooShortError", "shorter than one clip"),
+    ),
+    "ultrasound_dicom/examples_ybr_color.dcm": None,
+    "ultrasound_video/butterfly-ocular-phantom.mp4": None,
+    "ultrasound_video/clarius-ocular-short.mp4": None,
+    "ultrasound_video/sonosite-anon-eye1-video.mp4": None,
+    "ultrasound_with_speech/70ms-003_cal_dark_theme.mp4": None,
+    "ultrasound_with_speech/70ms-003_cal_light_theme.mp4": None,
+}
+
+
+def test_every_real_file_has_its_row_in_the_report(media: Path, tmp_path: Path):
+    """By the defaults of the command, in one run; what has no row is what is written about the files."""
+    command = [sys.executable, "-m", "datasets_scripts.prepare_clips", str(media), str(tmp_path / "set")]
+    options = ["--clip-seconds", "0.9", "--workers", "2", "--sheet", str(tmp_path / "sheet.png")]
+    printed = run(*command, *options)
+    (report,) = tmp_path.glob("set.*.report.json")
+    rows = {row["name"]: row for row in json.loads(report.read_text())["recordings"]}
+    named = {name for name in rows if (media / name).is_file()}
+    without = {file.relative_to(media).as_posix() for file in media.rglob("*") if file.is_file()} - named
+    assert {Path(name).name for name in without} == {"LICENSE", "README.md"}
+    assert {name: row["error"] for name, row in rows.items()} == {
+        name: reason and reason[0] for name, reason in LEFT_OUT.items()
+    }
+    for name, reason in LEFT_OUT.items():
+        if reason is None:
+            assert rows[name]["rows"] > 0
+        else:
+            assert (
+                rows[name]["left_out"].startswith(f"{name}: {reason[1]}")
+                and rows[name]["left_out"] in printed
+            )
+    assert rows["odd_media/nasa_13013.mp4"]["counts"]["sectors_of_the_whole_picture"] == 1
+    assert len(rows["ultrasound_dicom/examples_rgb_color.dcm"]["texts"]) > 10
+    assert (tmp_path / "sheet.png").exists() and report.with_suffix(".html").exists()

@@ -209,7 +209,9 @@ def test_a_public_set_loses_a_patient_and_counts_its_classes(tmp_path):
     assert report.rows == {"planes": 2}
     info = read_info(output, "planes")
     assert info["frames"] == {"train": {"femur": 2, "lips": 2}} and info["scans"] == {"train": 2}
-    assert json.loads((tmp_path / "set.planes.report.json").read_text())["frames"] == info["frames"]
+    told = json.loads((tmp_path / "set.planes.report.json").read_text())
+    assert told["frames"] == info["frames"]
+    assert len(told["pictures"]) == 4 and not any("case1" in each["name"] for each in told["pictures"])
     assert not withdraw_patient(output, "case1").is_new
 
 
