@@ -2,17 +2,29 @@
 
 import argparse
 import os
+import re
+import shlex
 import shutil
+import subprocess
 import sys
 import threading
 import time
+import tomllib
 from collections.abc import Callable, Iterator
+from importlib.metadata import packages_distributions
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 import pydicom
 import pytest
+import yaml
+from huggingface_hub.utils import filter_repo_objects
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
 from space_helpers import SECONDS, write_models, write_remark, write_scan
+from test_import_rules import PARTS, imported_modules
 from tiny_cines import grey_cine
 from tiny_recordings import tone, write_video
 
@@ -371,3 +383,88 @@ def test_uploads_are_swept_again_and_again(tmp_path: Path) -> None:
                 assert time.monotonic() < end
                 time.sleep(0.05)
     assert threading.active_count() == before
+
+
+# On the Hub.
+
+SPACE = ROOT / "hub_cards" / "space"
+# Imported where they are asked for, by what the app does not do.
+NEVER_ASKED_FOR = {"faiss", "rapidocr", "ray"}
+# Come with datasets.
+BROUGHT_ALONG = {"pandas", "pyarrow"}
+
+
+def requirements() -> list[str]:
+    lines = (SPACE / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if not line.startswith("#")]
+
+
+def name_of(requirement: str) -> str:
+    return re.match(r"[\w-]+", requirement)[0].lower().replace("_", "-")
+
+
+def test_the_requirements_are_those_of_the_project() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    needed, groups = project["project"]["dependencies"], project["dependency-groups"]
+    assert set(needed) <= set(requirements()) <= {*needed, *groups["dev"], *groups["demo"]}
+
+
+def imported_by(main: Path) -> set[str]:
+    """Names of what a module imports that is not ours, itself or by ours."""
+    todo, seen, others = [main], set(), set()
+    while todo:
+        file = todo.pop()
+        if file in seen or not file.is_file():
+            continue
+        seen.add(file)
+        for name in imported_modules(file):
+            first, *_ = parts = name.split(".")
+            others |= set() if first in PARTS else {first}
+            for length in range(1, len(parts) + 1 if first in PARTS else 0):
+                module = ROOT.joinpath(*parts[:length])
+                todo += [module.with_suffix(".py"), module / "__init__.py"]
+    return others - set(sys.stdlib_module_names)
+
+
+def test_the_requirements_hold_all_that_the_app_imports() -> None:
+    distributions = packages_distributions()
+    needed = imported_by(SPACE / "app.py") - NEVER_ASKED_FOR - BROUGHT_ALONG
+    assert {"gradio", "torch", "av"} <= needed
+    names = {name_of(distributions[name][0]) for name in needed if name in distributions}
+    assert names <= {name_of(line) for line in requirements()}
+
+
+def front_matter() -> dict:
+    return yaml.safe_load((SPACE / "README.md").read_text(encoding="utf-8").split("---\n")[1])
+
+
+def test_the_front_matter_is_that_of_a_space() -> None:
+    facts = front_matter()
+    assert (facts["sdk"], facts["license"]) == ("gradio", "apache-2.0")
+    assert (ROOT / facts["app_file"]).samefile(SPACE / "app.py") and len(facts["short_description"]) <= 60
+    (gradio,) = (line for line in requirements() if line.startswith("gradio"))
+    assert Version(facts["sdk_version"]) in Requirement(gradio).specifier
+    (python,) = re.findall(r'requires-python = "(.*)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert Version(facts["python_version"]) in SpecifierSet(python)
+
+
+@pytest.mark.slow
+def test_what_the_space_s_readme_uploads_is_enough_to_start(tmp_path: Path) -> None:
+    text = (SPACE / "README.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    (line,) = (line for line in text.splitlines() if line.startswith("hf upload ORG/NAME . ."))
+    words = shlex.split(line)
+    patterns = {
+        flag: [after for word, after in pairwise(words) if word == flag]
+        for flag in ("--include", "--exclude")
+    }
+    files = (path.relative_to(ROOT) for part in PARTS for path in (ROOT / part).rglob("*") if path.is_file())
+    sent = filter_repo_objects(
+        map(str, files), allow_patterns=patterns["--include"], ignore_patterns=patterns["--exclude"]
+    )
+    for name in sent:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    assert {entry.name for entry in tmp_path.iterdir()} == set(PARTS)
+    command = [sys.executable, front_matter()["app_file"], "--port", "0"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2 and "--port is 0" in done.stderr, done.stderr
