@@ -252,7 +252,10 @@ def test_macro_f1_of_a_plane_model_before_and_after(exported: Path, plane_model:
     probabilities = predict(classifier, frames, rows, statistics, 4)
     exact = OnnxTower(exported / "planes.onnx")
     torch.testing.assert_close(exact(inputs).softmax(dim=1).numpy(), probabilities, atol=1e-4, rtol=1e-4)
-    assert costs["frames"] == 18 == len(rows)
+    assert costs["frames"] == 18 == len(rows) and costs["scans"] == len(
+        {frames.scan_ids[row] for row in rows}
+    )
+    assert costs["bytes_after"] == (exported / costs["file"]).stat().st_size < costs["bytes_before"]
 
     def right(inputs: torch.Tensor) -> torch.Tensor:
         """A classifier that knows: batches come in the order of the rows."""

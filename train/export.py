@@ -274,7 +274,9 @@ def export_planes(task: PlaneTask, folder: Path, calibration_frames: int) -> dic
     rows = task.held_out
     inputs = plane_inputs(task.frame_set, rows, task.statistics)
     before, after = (plane_f1(OnnxTower(path), task.frame_set, rows, inputs) for path in (exact, quantised))
-    costs = {"frames": len(rows), "macro_f1_before": before, "macro_f1_after": after}
+    scans = len({task.frame_set.scan_ids[row] for row in rows})
+    costs = {"frames": len(rows), "scans": scans, "macro_f1_before": before, "macro_f1_after": after}
+    costs |= {"bytes_before": exact.stat().st_size, "bytes_after": quantised.stat().st_size}
     return {
         "input": module.input_name,
         "output": module.output_name,
