@@ -138,6 +138,20 @@ def probe_table(metrics: dict[str, float]) -> str:
     return "\n".join([*lines, "", clips])
 
 
+def int8_table(int8: dict[str, Any]) -> str:
+    """What int8 costs a classifier of planes, and what it saves, as Markdown.
+
+    Args:
+        int8: that part of the JSON that `python -m train.export` wrote of it.
+    """
+    lines = [_header("a plane model", ["macro F1", "file"])]
+    for title, when in (("single precision", "before"), ("int8", "after")):
+        kilobytes = int8[f"bytes_{when}"] / 1000
+        lines.append(f"| {title} | {int8[f'macro_f1_{when}']:.1%} | {kilobytes:,.0f} kB |")
+    frames = f"{int8['frames']:,} frames of {int8['scans']} scans that it was not trained on."
+    return "\n".join([*lines, "", frames])
+
+
 def tables() -> dict[str, str]:
     """The table of every block of the README, from the kept results."""
     planes = {start: _kept(f"planes_{start}") for start in STARTS}
@@ -147,6 +161,7 @@ def tables() -> dict[str, str]:
         "benchmark": benchmark_tables(_kept("benchmark/tables")),
         "ceiling": ceiling_line(_kept("benchmark/ceiling")["metrics"]),
         "probe": probe_table(_kept("benchmark/speech_probe")["metrics"]),
+        "int8": int8_table(_kept("int8/planes")["int8"]),
         "gaze": gaze_table(_kept("gaze")["metrics"]),
         "speed": speed_table([_kept(f"speed/{name}") for name in SPEED]),
         "projection": projection_table(_kept("speed/projection")),

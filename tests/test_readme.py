@@ -18,6 +18,7 @@ from hub_cards.readme import (
     demo_results,
     demo_table,
     gaze_table,
+    int8_table,
     planes_table,
     probe_table,
     tables,
@@ -67,6 +68,13 @@ def test_the_probe_and_the_ceiling_say_their_numbers():
     assert lines[2] == "| drawn weights | 19.5% |" and lines[-1].startswith("406 clips")
     assert "| the most frequent plane, always | 10.1% |" in lines
     assert "98.1%" in ceiling_line({"test/f1": 0.981})
+
+
+def test_what_int8_costs_stands_beside_what_it_saves():
+    scores = {"frames": 1234, "scans": 45, "macro_f1_before": 0.812, "macro_f1_after": 0.8}
+    lines = int8_table(scores | {"bytes_before": 2_000_400, "bytes_after": 500_600}).splitlines()
+    assert lines[2:4] == ["| single precision | 81.2% | 2,000 kB |", "| int8 | 80.0% | 501 kB |"]
+    assert lines[-1].startswith("1,234 frames of 45 scans")
 
 
 def test_every_picture_of_the_readme_is_there():
