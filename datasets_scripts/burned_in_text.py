@@ -8,10 +8,11 @@ looked at in two sizes, and with its contrast evened, since each look misses som
 a skull may be taken for one large letter, with all that is written on it. For small pictures one look does.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -34,6 +35,7 @@ FEWEST_CHARACTERS, SHORT = 2, 3  # letters or digits
 LEAST_CONFIDENCE_SHORT = 0.85  # of up to `SHORT` characters: speckle may be read as 20
 EVENED_OVER = 12  # pixels of the enlarged picture, standard deviation
 TALLEST = 64  # pixels of the picture: letters are smaller, organs are larger
+MOST_AT_ONCE = 900_000  # pixels that are searched at a time: the network takes some 350 bytes for each
 LEAST_BOX_SCORE = 0.3  # of a box that may hold text
 BAND_ROWS = 64
 FEWEST_FOR_MEDIAN = 3
@@ -74,7 +76,9 @@ def text_within(recording: Recording, sector: str) -> list[FoundText]:
         RecordingError: the recording is cut short or damaged, or its sector is not found.
         TextSearchError: RapidOCR is not installed.
     """
-    return find_text(recording.sampled_frames(), kept_pixels(recording, sector))
+    kept = kept_pixels(recording, sector)
+    # Read once the frames are let go, of which the looks are a fifth: both at once are too much for a worker.
+    return _each_read_once(_looks(recording.sampled_frames(), kept))
 
 
 def kept_pixels(recording: Recording, sector: str) -> np.ndarray:
@@ -112,7 +116,21 @@ def find_text(pictures: np.ndarray, mask: np.ndarray | None = None) -> list[Foun
             "Pictures must be uint8 (height, width, 3), or several of one size, not "
             f"{pictures.dtype} {pictures.shape}."
         )
-    left, top, inside = _bounds(np.ones(frames.shape[1:3], dtype=bool) if mask is None else mask)
+    return _each_read_once(_looks(frames, np.ones(frames.shape[1:3], dtype=bool) if mask is None else mask))
+
+
+class _Look(NamedTuple):
+    """A picture to be read, enlarged by a factor, and the pixel where its corner lies."""
+
+    picture: np.ndarray
+    factor: float
+    left: int
+    top: int
+
+
+def _looks(frames: np.ndarray, mask: np.ndarray) -> list[_Look]:
+    """What is to be read of some frames; what is masked is black."""
+    left, top, inside = _bounds(mask)
     if not inside.any():
         return []
     height, width = inside.shape
@@ -124,7 +142,23 @@ def find_text(pictures: np.ndarray, mask: np.ndarray | None = None) -> list[Foun
         looks.append((_evened(views[0], factor) * inside[..., None], factor))
         if SECOND_LOOK * factor * max(height, width) <= MOST_PIXELS:
             looks.append((views[0], SECOND_LOOK * factor))
-    return _each_once([text for view, factor in looks for text in _read(view, factor, left, top)])
+    return [_Look(view, factor, left, top) for view, factor in looks]
+
+
+def _each_read_once(looks: list[_Look]) -> list[FoundText]:
+    return _each_once([text for look in looks for piece in _pieces(look) for text in _read(*piece)])
+
+
+def _pieces(look: _Look) -> Iterator[_Look]:
+    """Bands of a picture of which one can be searched at a time; each line of text lies as a whole in one."""
+    picture, factor, left, top = look
+    height, width = picture.shape[:2]
+    most_rows = max(int(MOST_AT_ONCE / (width * factor**2)), 3 * TALLEST)
+    number = max(1, math.ceil((height - TALLEST) / (most_rows - TALLEST)))
+    rows = math.ceil((height + (number - 1) * TALLEST) / number)
+    for piece in range(number):
+        first = min(piece * (rows - TALLEST), height - rows)
+        yield _Look(picture[first : first + rows], factor, left, top + first)
 
 
 def median_picture(frames: np.ndarray) -> np.ndarray:

@@ -14,8 +14,12 @@ from tiny_recordings import even_times, write_video
 
 from datasets_scripts import burned_in_text
 from datasets_scripts.burned_in_text import (
+    MOST_AT_ONCE,
+    TALLEST,
     FoundText,
     TextSearchError,
+    _Look,
+    _pieces,
     find_text,
     median_picture,
     text_within,
@@ -203,6 +207,33 @@ def test_at_least_95_of_100_planted_names_and_dates_are_found(media: Path):
             missed.append(planted.text)
     print(f"{100 - len(missed)} of 100 planted texts were found; missed: {missed}")
     assert len(missed) <= 5
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (200, 900), (1070, 1000), (1920, 1080), (3000, 90), (65, 9000)])
+@pytest.mark.parametrize("factor", [1.0, 1.5, 3.0])
+def test_large_pictures_are_read_in_bands_that_cut_no_line_of_text(shape: tuple[int, int], factor: float):
+    picture = np.arange(shape[0], dtype=np.uint16)[:, None].repeat(shape[1], axis=1)
+    bands = list(_pieces(_Look(picture, factor, 7, 11)))
+    assert all(band.picture.shape[1] == shape[1] and band.left == 7 for band in bands)
+    rows = [set(band.picture[:, 0].tolist()) for band in bands]
+    assert [min(band) + 11 for band in rows] == [band.top for band in bands]
+    for top in range(max(1, shape[0] - TALLEST)):
+        assert any({top, min(top + TALLEST, shape[0]) - 1} <= band for band in rows)
+    most = max(MOST_AT_ONCE, 3 * TALLEST * shape[1] * factor**2)
+    assert all(band.picture.size * factor**2 <= most for band in bands)
+
+
+def test_text_between_two_bands_is_told_once_where_it_lies(monkeypatch):
+    frames, mask = simulated(1, 384)
+    whole = [Image.fromarray(frame) for frame in frames]
+    for picture in whole:
+        ImageDraw.Draw(picture).text((140, 200), "DOE JANE", "white", ImageFont.load_default(22))
+    written = np.stack([np.asarray(picture) for picture in whole])
+    (wanted,) = find_text(written, mask)
+    monkeypatch.setattr(burned_in_text, "MOST_AT_ONCE", 1)  # 192 rows at a time
+    (found,) = find_text(written, mask)
+    assert found.text.replace(" ", "") == "DOEJANE"
+    assert np.abs(np.array(found.box) - wanted.box).max() <= 4
 
 
 # Not found.
