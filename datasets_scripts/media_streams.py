@@ -4,6 +4,7 @@ Times here are those of the container (`pts * time_base`); `recordings` shifts t
 of the video is at zero. Nothing holds more of a file than a few frames or the sound of one clip.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -143,13 +144,13 @@ def has_sound(path: Path, name: str) -> bool:
         return _sound_stream(container) is not None
 
 
-def video_frames(path: Path, name: str, skipped: str | None = None) -> Iterator[Frame]:
-    """Every frame of the largest video stream that is not skipped, upright and in the order of time.
+def video_frames(path: Path, name: str, with_all: bool = True) -> Iterator[Frame]:
+    """Every frame of the largest video stream, upright and in the order of time.
 
     Times are those of the container.
 
     Args:
-        skipped: NOT_KEY skips all but key frames, NOT_REFERRED_TO those that no other frame needs.
+        with_all: False leaves out frames that no other frame needs, where that is safe.
 
     Raises:
         TruncatedError: the file ends before its header says so (raised after the frames that are there).
@@ -159,25 +160,30 @@ def video_frames(path: Path, name: str, skipped: str | None = None) -> Iterator[
     with _opened(path, name) as container:
         stream = _video_stream(container, name)
         is_in_order_of_coding = container.format.name in WITHOUT_DISPLAY_TIMES
-        if skipped == NOT_KEY or (skipped and not is_in_order_of_coding):
-            stream.codec_context.skip_frame = skipped
-        clock = _FrameClock(is_in_order_of_coding and skipped != NOT_KEY, name)
-        read_to_s, first_size, matrix = 0.0, None, None
-        for packet in container.demux(_streams_to_watch(container, stream)):
-            read_to_s = max(read_to_s, _packet_end_s(packet, name))
-            if packet.stream.index != stream.index:
-                continue
-            clock.note(packet)
-            for frame in packet.decode():
-                if first_size is None:
-                    first_size, matrix = (frame.width, frame.height), _display_matrix(frame)
-                time_s = clock.time_s(frame)
-                _check_frame(frame, first_size, name)
-                if time_s is not None:
-                    yield _frame(time_s, frame, matrix)
-        if first_size is None:
+        if not (with_all or is_in_order_of_coding):
+            stream.codec_context.skip_frame = NOT_REFERRED_TO
+        clock, is_empty = _FrameClock(is_in_order_of_coding, name), True
+        packets = _Packets(container, stream, name)
+        for frame in _frames(packets, clock, name):
+            is_empty = False
+            yield frame
+        if is_empty:
             raise EmptyRecordingError(f"{name}: the file holds no picture that can be decoded; leave it out.")
-        _check_end(_promised_end_s(container, stream), read_to_s, name)
+        packets.check_end()
+
+
+def _frames(packets: Iterable[av.Packet], clock: "_FrameClock", name: str) -> Iterator[Frame]:
+    """What the packets of a video decode to."""
+    first_size, matrix = None, None
+    for packet in packets:
+        clock.note(packet)
+        for frame in packet.decode():
+            if first_size is None:
+                first_size, matrix = (frame.width, frame.height), _display_matrix(frame)
+            time_s = clock.time_s(frame)
+            _check_frame(frame, first_size, name)
+            if time_s is not None:
+                yield _frame(time_s, frame, matrix)
 
 
 def _frame(time_s: float, frame: av.VideoFrame, matrix: tuple[int, ...] | None) -> Frame:
@@ -193,11 +199,24 @@ def sampled_video_frames(path: Path, name: str, count: int) -> list[Frame]:
     Raises:
         RecordingError: as `video_frames`.
     """
-    for skipped in (NOT_KEY, NOT_REFERRED_TO, None):
-        frames = evenly_spaced(video_frames(path, name, skipped), count)
-        if len(frames) >= count:
-            break
+    frames = _sampled_key_frames(path, name, count)
+    for with_all in (False, True):
+        if len(frames) < count:
+            frames = evenly_spaced(video_frames(path, name, with_all), count)
     return frames
+
+
+def _sampled_key_frames(path: Path, name: str, count: int) -> list[Frame]:
+    """Key frames from all over a video, of which only those are decoded; the file is read as a whole."""
+    with _opened(path, name) as container:
+        stream = _video_stream(container, name)
+        stream.codec_context.skip_frame = NOT_KEY
+        packets = _Packets(container, stream, name)
+        sample = evenly_spaced((packet for packet in packets if packet.is_keyframe and packet.size), count)
+        packets.check_end()
+        clock = _FrameClock(False, name, longest_frame_s=math.inf)
+        # The last packet is empty, and brings out what the decoder still holds.
+        return list(_frames([*sample, packets.last], clock, name)) if sample else []
 
 
 def evenly_spaced(items: Iterable[Item], count: int) -> list[Item]:
@@ -210,6 +229,27 @@ def evenly_spaced(items: Iterable[Item], count: int) -> list[Item]:
         if len(kept) == 2 * count:
             kept, step = kept[::2], 2 * step
     return kept
+
+
+class _Packets:
+    """The packets of a video stream in one pass, `last` being the one that came last."""
+
+    def __init__(self, container: av.container.InputContainer, stream: av.VideoStream, name: str):
+        self._container, self._stream, self._name = container, stream, name
+        self._read_to_s = 0.0
+        self.last: av.Packet | None = None
+
+    def __iter__(self) -> Iterator[av.Packet]:
+        watched = _streams_to_watch(self._container, self._stream)
+        for packet in self._container.demux(watched):
+            self._read_to_s = max(self._read_to_s, _packet_end_s(packet, self._name))
+            if packet.stream.index == self._stream.index:
+                self.last = packet
+                yield packet
+
+    def check_end(self) -> None:
+        """To be asked at the end: raises TruncatedError where the header promises more."""
+        _check_end(_promised_end_s(self._container, self._stream), self._read_to_s, self._name)
 
 
 def _streams_to_watch(
@@ -231,8 +271,9 @@ def _packet_end_s(packet: av.Packet, name: str) -> float:
 class _FrameClock:
     """The times of the frames of a video, which must not go back."""
 
-    def __init__(self, is_in_order_of_coding: bool, name: str):
+    def __init__(self, is_in_order_of_coding: bool, name: str, longest_frame_s: float = LONGEST_FRAME_S):
         self._coded_s: deque[float] | None = deque() if is_in_order_of_coding else None
+        self._longest_frame_s = longest_frame_s
         self._last_s: float | None = None
         self._name = name
 
@@ -255,7 +296,7 @@ class _FrameClock:
         else:
             raise DamagedError(f"{self._name}: its frames have no time stamps; export it again as mp4.")
         step_s = 1.0 if self._last_s is None else time_s - self._last_s
-        if not 0 <= step_s <= LONGEST_FRAME_S:
+        if not 0 <= step_s <= self._longest_frame_s:
             raise DamagedError(
                 f"{self._name}: its clock jumps from {self._last_s:.2f} s to {time_s:.2f} s; "
                 "cut the recording there."

@@ -11,8 +11,18 @@ import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_recordings import SIZE, click, even_times, number_of, tone, write_video
+from tiny_recordings import (
+    SIZE,
+    click,
+    even_times,
+    number_of,
+    numbered_picture,
+    tone,
+    write_coded,
+    write_video,
+)
 
+from datasets_scripts import media_streams
 from datasets_scripts import recording_errors as errors
 from datasets_scripts.media_streams import Frame, SoundWindows, evenly_spaced
 from datasets_scripts.recordings import FRAMES_TO_SEARCH, RecordingFiles, find_recordings, open_recording
@@ -241,6 +251,41 @@ def test_a_sample_is_of_key_frames_where_there_are_enough(tmp_path):
         are_key = [frame.key_frame for frame in container.decode(video=0)]
     assert FRAMES_TO_SEARCH <= sum(are_key) < 2 * FRAMES_TO_SEARCH
     assert sampled_numbers(path) == list(np.flatnonzero(are_key))
+
+
+def test_of_many_key_frames_those_of_the_sample_alone_are_decoded(tmp_path, monkeypatch):
+    """However far apart they are: the third of a three-hour recording is shown after ten minutes."""
+    path = write_video(tmp_path / "scan.mkv", 300.0 * np.arange(40), codecs=("mjpeg", "aac"))
+    frames_of, given = media_streams._frames, []
+
+    def counted(packets, *rest):
+        given.extend(packets)
+        return frames_of(packets, *rest)
+
+    recording = opened(path)
+    monkeypatch.setattr(media_streams, "_frames", counted)
+    numbers = [number_of(picture) for picture in recording.sampled_frames()]
+    assert numbers == list(range(0, 40, 2)) and len(given) == len(numbers) + 1
+    recording.sampled_frames()
+    assert len(given) == len(numbers) + 1, "they are held"
+
+
+def test_of_large_pictures_fewer_are_sampled(tmp_path, monkeypatch):
+    path = write_video(tmp_path / "scan.mkv", even_times(1), codecs=("mjpeg", "aac"))
+    monkeypatch.setattr("datasets_scripts.recordings.MOST_SAMPLED_BYTES", 3 * 64 * 64 * 11)
+    numbers = sampled_numbers(path)
+    assert len(numbers) == 11 and numbers[0] == 0 and numbers[-1] >= 26
+    assert min(np.diff(numbers)) >= 2
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+def test_a_sample_of_frames_that_others_refer_to_is_whole(tmp_path, codec):
+    """Without enough key frames, half of the others are left out, and none is torn."""
+    options = {"bf": "2", "g": "1000"}
+    pictures = {number: numbered_picture(number) for number in range(100)}
+    numbers = sampled_numbers(write_coded(tmp_path / "scan.mkv", codec, pictures, options=options))
+    assert FRAMES_TO_SEARCH <= len(numbers) < 2 * FRAMES_TO_SEARCH
+    assert numbers == sorted(set(numbers)) and max(np.diff(numbers)) <= 9
 
 
 @pytest.mark.parametrize(("frames", "step"), [(100, 4), (9, 1)])
