@@ -203,6 +203,8 @@ def _coloured_letters(frame: np.ndarray) -> np.ndarray:
     if frame.ndim != 3:
         return np.zeros(frame.shape, dtype=bool)
     strokes = _coloured(frame)
+    if not strokes.any():
+        return strokes
     thick = max(8, frame.shape[1] // 80)  # letters may be as thick where colour is stored coarsely
     strokes &= ~ndimage.binary_dilation(
         ndimage.binary_opening(strokes, np.ones((thick, thick))), iterations=thick

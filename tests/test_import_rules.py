@@ -16,6 +16,7 @@ MAINS = (
     "train.timeline",
     "train.benchmark",
     "train.benchmark_loader",
+    "train.benchmark_prepare",
     "train.reproduce",
     "train.demo",
     "train.clip_planes",

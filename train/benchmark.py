@@ -25,6 +25,7 @@ from train.benchmark_cpu import CpuArguments, benchmark_cpu
 from train.benchmark_gpu import GpuArguments, benchmark_gpu
 from train.benchmark_loader import LoaderArguments, benchmark_loader
 from train.benchmark_planes import PlanesArguments, benchmark_planes
+from train.benchmark_prepare import PrepareArguments, benchmark_prepare
 from train.benchmark_retrieval import RetrievalArguments, benchmark_retrieval
 from train.benchmark_step import StepArguments, benchmark_step
 from train.metrics_file import current_code_version, describe_machine
@@ -52,6 +53,7 @@ BENCHMARKS = {
     "loader": Benchmark(LoaderArguments, benchmark_loader),
     "retrieval": Benchmark(RetrievalArguments, benchmark_retrieval),
     "planes": Benchmark(PlanesArguments, benchmark_planes),
+    "prepare": Benchmark(PrepareArguments, benchmark_prepare),
 }
 
 
@@ -106,6 +108,8 @@ def run_one(name: str, output: Path | None, flags: dict[str, Any]) -> None:
         "machine": describe_machine(),
     }
     print(speed_table([contents]))
+    if notes := contents["details"].get("notes"):
+        print(f"\n{notes}")
     if output is not None:
         output.write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
 
@@ -127,7 +131,10 @@ def run_all(output_dir: Path | None, flags: dict[str, Any]) -> None:
             if subprocess.run(command, stdout=subprocess.DEVNULL).returncode:
                 raise ArgumentsError(f"The benchmark {name} failed; what it says stands above.")
             print(f"{name}: done", file=sys.stderr, flush=True)
-        print(speed_table([json.loads(file.read_text(encoding="utf-8")) for file in files.values()]))
+        results = [json.loads(file.read_text(encoding="utf-8")) for file in files.values()]
+        print(speed_table(results))
+        for notes in filter(None, (result["details"].get("notes") for result in results)):
+            print(f"\n{notes}")
 
 
 if __name__ == "__main__":
