@@ -53,8 +53,9 @@ STYLE = """
 .wide { contain: inline-size; overflow-x: auto; }
 .wide img { min-width: 760px; width: 100%; max-width: none; }
 .wide table { margin-top: 1rem; border-collapse: collapse; }
-.wide th, .wide td { padding: 0.3rem 0.9rem; border: 1px solid #d1d5db; text-align: left; }
-.frames { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 0.8rem; }
+.wide th, .wide td { padding: 0.3rem 0.6rem; border: 1px solid #d1d5db; text-align: left; }
+.wide td { white-space: nowrap; }
+.frames { display: grid; grid-template-columns: repeat(auto-fit, minmax(130px, 1fr)); gap: 0.8rem; }
 .frames.large { grid-template-columns: repeat(auto-fit, minmax(280px, 400px)); }
 .frames figure { margin: 0; }
 .frames img { width: 100%; border-radius: 4px; }
@@ -250,12 +251,12 @@ def _scrolled(label: str, content: str) -> str:
 def _best_table(timeline: Timeline) -> str:
     """The best frames in words."""
     heads = "".join(
-        f'<th scope="col">{head}</th>' for head in ("plane", "best at", "probability", "named in")
+        f'<th scope="col">{head}</th>' for head in ("plane", "best at", "probability", "share of the scan")
     )
     rows = []
     for best in timeline.best_frames:
         share = np.mean(timeline.predicted == timeline.planes.index(best.plane))
-        cells = (f"{best.time_s:.1f} s", f"{best.probability:.0%}", f"{share:.0%} of the scan")
+        cells = (f"{best.time_s:.1f} s", f"{best.probability:.0%}", f"{share:.0%}")
         columns = "".join(f"<td>{cell}</td>" for cell in cells)
         rows.append(f'<tr><th scope="row">{escape(_words(best.plane))}</th>{columns}</tr>')
     return f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
