@@ -33,7 +33,7 @@ STARTS = {
 }
 PLANE_COLUMNS = {"precision": "precision", "recall": "recall", "f1": "F1"}
 # The benchmarks in the order of the table, by the kept file of each.
-SPEED = ("step", "cpu", "gpu", "loader", "retrieval", "planes")
+SPEED = ("step", "cpu", "gpu", "loader", "retrieval", "planes", "prepare")
 # The tables of train/reproduce.py that the README shows, by the names of their CSV files.
 BENCHMARK = (
     "table_1_planes",
