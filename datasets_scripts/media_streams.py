@@ -144,6 +144,12 @@ def has_sound(path: Path, name: str) -> bool:
         return _sound_stream(container) is not None
 
 
+def promised_end_s(path: Path, name: str) -> float:
+    """When the video ends by the file's header, on the container's clock; 0 where it does not say."""
+    with _opened(path, name) as container:
+        return _promised_end_s(container, _video_stream(container, name))
+
+
 def video_frames(path: Path, name: str, with_all: bool = True) -> Iterator[Frame]:
     """Every frame of the largest video stream, upright and in the order of time.
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from datasets_scripts.burned_in_text import FoundText, TextOnSectorError, text_within
 from datasets_scripts.contact_sheet import draw_tile
+from datasets_scripts.coverage import coverage_of
 from datasets_scripts.durable_files import is_no_space, written_aside
 from datasets_scripts.preparation_report import PrepareError, RecordingOutcome
 from datasets_scripts.privacy import keyed_hash
@@ -123,14 +124,14 @@ def _made(task: RecordingTask) -> RecordingOutcome:
         rows = preparation.make_rows(recording, task.scan_id, parameters, counts)
         with written_aside(task.staged.rows) as aside:
             number = stage_rows(rows, aside, preparation.features)
+        coverage = coverage_of(recording)
     except UnreadableError:
         raise
     except RecordingError as error:
         return _left_out(task, patient, dict(counts), error, texts)
     origin = tuple(hashed_origin(task.key, recording.notes.site, recording.notes.machine))
-    return RecordingOutcome(
-        task.name, task.scan_id, patient, number, dict(counts), texts=texts, origin=origin
-    )
+    about = {"texts": texts, "origin": origin, **vars(coverage)}
+    return RecordingOutcome(task.name, task.scan_id, patient, number, dict(counts), **about)
 
 
 def _save_tile(task: RecordingTask, recording: Recording, found: list[FoundText]) -> None:

@@ -1,6 +1,7 @@
 """What a preparation tells: what became of each recording, the sums, and why nothing was written."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,7 +23,8 @@ class RecordingOutcome:
 
     `counts` is what its rows hold and what was dropped, by name. `left_out` says why none of it was kept, and
     `error` is the class of that error. `texts` were read on what is kept of its pictures, and
-    `origin` is the keyed hashes of its site and machine.
+    `origin` is the keyed hashes of its site and machine. `duration_s`, `planes` and `gaze` are those of
+    `Coverage`; nothing is known of them where it was left out.
     """
 
     name: str
@@ -34,10 +36,37 @@ class RecordingOutcome:
     error: str | None = None
     texts: tuple[str, ...] = ()
     origin: tuple[str, ...] = ()
+    duration_s: float | None = None
+    planes: tuple[tuple[float, float, str], ...] = ()
+    gaze: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("texts", "origin"):  # JSON has no tuples
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name in ("planes", "gaze"):
+            object.__setattr__(self, name, tuple(map(tuple, getattr(self, name))))
+
+
+def covered_seconds(intervals: Sequence[tuple]) -> float:
+    """How long it is that any of the intervals lasts, which are in the order of their starts."""
+    total_s = reached_s = 0.0
+    for start_s, end_s, *_ in intervals:
+        total_s += max(0.0, end_s - max(start_s, reached_s))
+        reached_s = max(reached_s, end_s)
+    return total_s
+
+
+def coverage_in_words(outcomes: Sequence[RecordingOutcome]) -> str:
+    """How much was recorded, and the shares of it with planes and with gaze, where there are any; empty where
+    no length is known."""
+    known = [outcome for outcome in outcomes if outcome.duration_s]
+    recorded_s = sum(outcome.duration_s for outcome in known)
+    words = [f"{recorded_s:.0f} s recorded"] if recorded_s < 600 else [f"{recorded_s / 60:.0f} min recorded"]
+    for name in ("planes", "gaze"):
+        seconds = sum(covered_seconds(getattr(outcome, name)) for outcome in known)
+        if seconds:
+            words.append(f"{name} {seconds / recorded_s:.0%}")
+    return ", ".join(words) if known else ""
 
 
 @dataclass(frozen=True)
@@ -65,6 +94,8 @@ class PreparationReport:
                 lines.append(
                     f"  {split}: " + ", ".join(f"{name} {number}" for name, number in counts.items())
                 )
+        if covered := coverage_in_words(self.recordings):
+            lines.append(f"Of what was kept: {covered}.")
         left_out = [outcome.left_out for outcome in self.recordings if outcome.left_out]
         if left_out:
             lines += [f"{len(left_out)} of {len(self.recordings)} recordings were left out:"]

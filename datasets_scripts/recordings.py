@@ -23,6 +23,7 @@ from datasets_scripts.media_streams import (
     Frame,
     SoundWindows,
     has_sound,
+    promised_end_s,
     sampled_video_frames,
     sound_chunks,
     video_frames,
@@ -97,6 +98,7 @@ class Recording:
         self.files, self.name = files, files.name
         self._blanked: tuple[Box, ...] = ()
         self._sample: list[Frame] | None = None
+        self._seen_to_s, self._is_seen_to_the_end = 0.0, False
         self._is_dicom = is_dicom(files.video)
         start = (cine_start if self._is_dicom else video_start)(files.video, self.name)
         self._origin_s = start.time_s
@@ -120,10 +122,30 @@ class Recording:
         """
         self._sample = None  # sector and text are looked for before
         if self._is_dicom:
-            yield from cine_frames(self.files.video, self.name)
-            return
-        for frame in video_frames(self.files.video, self.name):
-            yield replace(frame, time_s=frame.time_s - self._origin_s)
+            frames = cine_frames(self.files.video, self.name)
+        else:
+            of_file = video_frames(self.files.video, self.name)
+            frames = (replace(frame, time_s=frame.time_s - self._origin_s) for frame in of_file)
+        for frame in frames:
+            self._seen_to_s = max(self._seen_to_s, frame.time_s + frame.duration_s)
+            yield frame
+        self._is_seen_to_the_end = True
+
+    @property
+    def duration_s(self) -> float:
+        """From the first frame to the end of the last: as it was read, or else as the file promises.
+
+        Raises:
+            RecordingError: the file cannot be opened, or, where it promises nothing, cannot be read.
+        """
+        if not self._is_seen_to_the_end and not self._is_dicom:
+            promised_s = promised_end_s(self.files.video, self.name) - self._origin_s
+            if promised_s > 0:
+                return max(promised_s, self._seen_to_s)
+        if not self._is_seen_to_the_end:
+            for _ in self.frames():
+                pass
+        return self._seen_to_s
 
     def frames_at(self, times_s: Iterable[float]) -> Iterator[Frame]:
         """For each of the ascending times the frame nearest to it, in one pass, until the recording ends.

@@ -15,23 +15,28 @@ import numpy as np
 from PIL import Image
 
 from datasets_scripts.durable_files import written_aside
-from datasets_scripts.preparation_report import PreparationReport, RecordingOutcome
+from datasets_scripts.preparation_report import PreparationReport, RecordingOutcome, coverage_in_words
 from datasets_scripts.row_facts import RowFacts
+from datasets_scripts.schema import BACKGROUND, PLANES
 
 PICTURE_SIZE = 96
 SHOWN_RECORDINGS = 200  # with a picture and a time line; a page of thousands would take minutes to open
 LONGEST_TABLE = 5000
 BINS = 10
+LANE_HEIGHT = 15  # of a time line
 
 STYLE = """
 :root { color-scheme: light dark; --mark: #1f6fb2; --line: #8886; }
 body { font: 15px/1.45 system-ui, sans-serif; margin: 1rem auto; max-width: 70rem; padding: 0 1rem; }
 table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; vertical-align: top; padding: .3rem .5rem; }
-tr { border-top: 1px solid var(--line); } td { overflow-wrap: anywhere; }
+tr { border-top: 1px solid var(--line); } td { overflow-wrap: anywhere; } td p { margin: .2rem 0; }
+td:nth-child(3) { white-space: nowrap; }
 .private { border: 2px solid #c33; padding: .5rem .8rem; } .left { color: #c33; }
 svg { display: block; width: 100%; height: auto; } svg text { font-size: 9px; fill: currentColor; }
-svg .mark { fill: var(--mark); } svg .base { stroke: var(--line); }
+svg .mark { fill: var(--mark); } svg .gaze { fill: #7a6ff0; } svg .base { stroke: var(--line); }
+.legend { font-size: 12px; margin: .2rem 0; } .legend span { margin-right: .6rem; white-space: nowrap; }
+svg.swatch { display: inline-block; width: .7em; }
 figure { margin: 0 0 1rem; max-width: 34rem; } img { width: 96px; height: auto; }
 @media (max-width: 40rem) {
   table, tbody, tr, td { display: block; } thead { display: none; } tr { padding: .5rem 0; }
@@ -96,6 +101,8 @@ def _summary(report: PreparationReport) -> str:
     lines += [
         f"{split}: {_in_words(counts)}." for split, counts in report.counts.items() if any(counts.values())
     ]
+    if covered := coverage_in_words(report.recordings):
+        lines.append(f"Of what was kept: {covered}.")
     lines += [*report.notes, f"Hash of the rows: {report.data_hash}"]
     return "<ul>" + "".join(f"<li>{escape(line)}</li>" for line in lines) + "</ul>"
 
@@ -156,13 +163,14 @@ def _table(recordings: Sequence[ShownRecording]) -> str:
 
 def _table_row(recording: ShownRecording, is_shown: bool) -> str:
     outcome = recording.outcome
-    found = [f"<p>{escape(_in_words(outcome.counts))}</p>"] if any(outcome.counts.values()) else []
+    said = (coverage_in_words([outcome]), _in_words(outcome.counts))
+    found = [f"<p>{escape(words)}</p>" for words in said if words]
     if outcome.texts:
         found.append(f"<p>read on its pictures: {escape(', '.join(outcome.texts))}</p>")
     if outcome.left_out:
         found.append(f'<p class="left">{escape(outcome.error or "")}: {escape(outcome.left_out)}</p>')
     if is_shown and recording.facts:
-        found.append(_time_line(recording.facts))
+        found.append(_time_line(outcome, recording.facts))
     picture = _picture(recording) if is_shown else ""
     cells = (
         picture,
@@ -174,24 +182,70 @@ def _table_row(recording: ShownRecording, is_shown: bool) -> str:
     return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
 
 
-def _time_line(facts: RowFacts) -> str:
-    """Where the rows were taken; clips with little speech are pale, frames have their plane as a title."""
+def _time_line(outcome: RecordingOutcome, facts: RowFacts) -> str:
+    """From the first frame to the recording's end: where the rows were taken, and below that, where there are
+    any, the planes and the gaze. Clips with little speech are pale."""
     ends_s = [start_s + seconds for start_s, seconds in zip(facts.start_s, facts.seconds, strict=True)]
-    end_s = max(ends_s, default=0)
+    end_s = max([outcome.duration_s or 0, *ends_s])
     if end_s <= 0:
         return ""
+    lanes = [(f"{end_s:.0f} s", _row_marks(facts, end_s))]
+    if outcome.planes:
+        lanes.append(("planes", "".join(_plane_mark(*interval, end_s) for interval in outcome.planes)))
+    if outcome.gaze:
+        gaze = (_mark("gaze", start, end - start, end_s) for start, end in outcome.gaze)
+        lanes.append(("gaze", "".join(gaze)))
+    drawn = [
+        f'<g transform="translate(0 {LANE_HEIGHT * lane})">{marks}<text x="604" y="11">{name}</text>'
+        '<line class="base" x1="0" x2="600" y1="13" y2="13"/></g>'
+        for lane, (name, marks) in enumerate(lanes)
+    ]
+    label, height = f"time line of {end_s:.0f} s", LANE_HEIGHT * len(lanes)
+    picture = f'<svg viewBox="0 0 640 {height}" role="img" aria-label="{label}">{"".join(drawn)}</svg>'
+    return picture + _legend(outcome.planes)
+
+
+def _row_marks(facts: RowFacts, end_s: float) -> str:
     marks = []
     for place, (start_s, seconds) in enumerate(zip(facts.start_s, facts.seconds, strict=True)):
         opacity = 0.2 + 0.8 * facts.speech[place] if facts.speech else 0.8
-        title = f"<title>{escape(facts.labels[place])}</title>" if facts.labels else ""
-        marks.append(
-            f'<rect class="mark" x="{600 * start_s / end_s:.1f}" y="2" height="10" '
-            f'width="{max(1.5, 600 * seconds / end_s):.1f}" fill-opacity="{opacity:.2f}">{title}</rect>'
-        )
-    label = f"time line of {end_s:.0f} s"
-    base = '<line class="base" x1="0" x2="600" y1="13" y2="13"/>'
-    end = f'<text x="604" y="12">{end_s:.0f} s</text>'
-    return f'<svg viewBox="0 0 640 16" role="img" aria-label="{label}">{base}{"".join(marks)}{end}</svg>'
+        title = facts.labels[place] if facts.labels else ""
+        marks.append(_mark("mark", start_s, seconds, end_s, f'fill-opacity="{opacity:.2f}"', title))
+    return "".join(marks)
+
+
+def _plane_mark(start_s: float, end_s: float, label: str, whole_s: float) -> str:
+    return _mark("plane", start_s, end_s - start_s, whole_s, f'fill="{_colour(label)}"', label)
+
+
+def _mark(kind: str, start_s: float, seconds: float, end_s: float, look: str = "", title: str = "") -> str:
+    """A bar in a time line that ends at `end_s`; whoever points at it is told its title."""
+    told = f"<title>{escape(title)}</title>" if title else ""
+    return (
+        f'<rect class="{kind}" x="{600 * start_s / end_s:.1f}" y="2" height="10" '
+        f'width="{max(1.5, 600 * seconds / end_s):.1f}" {look}>{told}</rect>'
+    )
+
+
+def _legend(planes: Sequence[tuple[float, float, str]]) -> str:
+    """Each plane in its colour, and how long it is on the screen."""
+    shown = {label for *_, label in planes}
+    seconds = {label: 0.0 for label in PLANES if label in shown}
+    for start_s, end_s, label in planes:
+        seconds[label] += end_s - start_s
+    words = (
+        '<span><svg class="swatch" viewBox="0 0 10 10">'
+        f'<rect width="10" height="10" fill="{_colour(label)}"/></svg> '
+        f"{escape(label.replace('_', ' '))} {lasting_s:.0f} s</span>"
+        for label, lasting_s in seconds.items()
+    )
+    return f'<p class="legend">{" ".join(words)}</p>' if seconds else ""
+
+
+def _colour(plane: str) -> str:
+    """Of a plane, one of as many hues as there are planes; the background is grey."""
+    number = PLANES.index(plane)
+    return f"hsl({360 * number // len(PLANES)} {0 if plane == BACKGROUND else 65}% 50%)"
 
 
 def _picture(recording: ShownRecording) -> str:
