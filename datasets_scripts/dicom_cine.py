@@ -1,7 +1,8 @@
 """Frames of a DICOM ultrasound cine with their times; pydicom decodes the pixels, one frame at a time.
 
 pydicom itself reads uncompressed, deflated and RLE pixels, and with Pillow 8 bit JPEG and JPEG 2000. For
-lossless JPEG, JPEG of 12 bit, JPEG-LS and high-throughput JPEG 2000 it takes the decoders that are installed.
+lossless JPEG, JPEG of 12 bit, JPEG-LS and high-throughput JPEG 2000 it takes the decoders that are installed,
+in a process of their own.
 """
 
 import math
@@ -14,9 +15,10 @@ from pathlib import Path
 import numpy as np
 import pydicom
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, get_decoder, iter_pixels
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, RLELossless
 
 from datasets_scripts.dicom_pixel_data import check_pixel_data
+from datasets_scripts.isolated_decoding import isolated_pixels
 from datasets_scripts.media_streams import MOST_PIXELS, Frame, VideoStart, evenly_spaced
 from datasets_scripts.recording_errors import (
     DamagedError,
@@ -32,6 +34,7 @@ COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
 FRAME_TIME_VECTOR_TAG = 0x00181065
 # Codes of the region calibration module: DICOM PS3.3, C.8.5.5.
 TWO_DIMENSIONAL, CENTIMETRES = 1, 3
+PILLOW = "pillow"  # pydicom's name of it
 LONGEST_FRAME_S = 10.0  # what is slower is no cine, or its header is damaged
 
 ToRgb = Callable[[np.ndarray], np.ndarray]
@@ -103,7 +106,20 @@ def _arrays(path: Path, header: pydicom.Dataset, numbers: Sequence[int]) -> Iter
     if header.PhotometricInterpretation == "YBR_FULL_422" and not syntax.is_compressed:
         # After the first of such frames pydicom 3.0 takes the wrong length for the others.
         return (next(iter_pixels(path, indices=[number])) for number in numbers)
-    return iter_pixels(path, indices=numbers)
+    if not syntax.is_encapsulated or syntax == RLELossless:
+        return iter_pixels(path, indices=numbers)
+    return _coded_arrays(path, syntax, numbers)
+
+
+def _coded_arrays(path: Path, syntax: UID, numbers: Sequence[int]) -> Iterator[np.ndarray]:
+    """By Pillow where it decodes the first of them; all other decoders work apart from this process."""
+    if PILLOW in get_decoder(syntax).available_plugins:
+        try:
+            next(iter_pixels(path, indices=numbers[:1], decoding_plugin=PILLOW))
+        except Exception:  # foreign, as the pixels are
+            return isolated_pixels(path, numbers)
+        return iter_pixels(path, indices=numbers, decoding_plugin=PILLOW)
+    return isolated_pixels(path, numbers)
 
 
 def _next_array(arrays: Iterator[np.ndarray], number: int, header: pydicom.Dataset, name: str) -> np.ndarray:
