@@ -2,9 +2,10 @@
 
 FFmpeg looks for the next frame it can read after such a gap and says nothing, so a file damaged in copying
 would be a shorter recording. Seen are losses in Matroska (mkv, webm), AVI, GIF and Ogg, and transport streams
-that end within a packet; mp4 and mov count their frames themselves. MPEG program and transport streams have
-neither a count nor an end, so whole packets that are lost cannot be missed. What lies within a piece has no
-check sum in most codings: damage there is seen only where a decoder stumbles over it.
+that end within a packet; mp4 and mov count their frames themselves, and transport streams their packets, so
+that FFmpeg marks what follows a lost one as corrupt. MPEG program streams have neither a count nor an end,
+and GIF has an end but no count, so whole packets or blocks that are lost cannot be missed. What lies within a
+piece has no check sum in most codings: damage there is seen only where a decoder stumbles over it.
 """
 
 from collections.abc import Callable, Iterator
