@@ -31,7 +31,7 @@ body { font: 15px/1.45 system-ui, sans-serif; margin: 1rem auto; max-width: 70re
 table { border-collapse: collapse; width: 100%; }
 th, td { text-align: left; vertical-align: top; padding: .3rem .5rem; }
 tr { border-top: 1px solid var(--line); } td { overflow-wrap: anywhere; } td p { margin: .2rem 0; }
-td:nth-child(3) { white-space: nowrap; }
+td:nth-child(3) { white-space: nowrap; } li { overflow-wrap: anywhere; }
 .private { border: 2px solid #c33; padding: .5rem .8rem; } .left { color: #c33; }
 svg { display: block; width: 100%; height: auto; } svg text { font-size: 9px; fill: currentColor; }
 svg .mark { fill: var(--mark); } svg .gaze { fill: #7a6ff0; } svg .base { stroke: var(--line); }
