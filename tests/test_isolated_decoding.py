@@ -54,11 +54,9 @@ def test_a_damaged_cine_ends_no_process_but_the_decoder_s(tmp_path: Path) -> Non
     """Of such a picture GDCM throws what nobody catches."""
     content = header(uid.JPEGBaseline8Bit, "MONOCHROME2", frames=1, Rows=SIZE, Columns=SIZE)
     picture = jpeg(numbered_picture(5)[..., 0])
-    tables = picture.index(b"\xff\xdb")
-    scan = picture.index(b"\xff\xda")
-    path = write_coded(
-        tmp_path / "scan.dcm", content, [picture[:tables] + bytes(scan - tables) + picture[scan:]]
-    )
+    tables, scan = picture.index(b"\xff\xc4"), picture.index(b"\xff\xda")  # Huffman's
+    damaged = picture[:tables] + bytes(scan - tables) + picture[scan:]
+    path = write_coded(tmp_path / "scan.dcm", content, [damaged])
     child = os.fork()
     if not child:
         try:
