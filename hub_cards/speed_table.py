@@ -11,7 +11,7 @@ def speed_table(results: Sequence[dict[str, Any]]) -> str:
     """Every ratio with its bar, as Markdown.
 
     Args:
-        results: what the benchmarks wrote as JSON, all on one machine.
+        results: what the benchmarks wrote as JSON.
     """
     lines = [
         _measured_on(results),
@@ -27,16 +27,16 @@ def speed_table(results: Sequence[dict[str, Any]]) -> str:
 
 
 def _measured_on(results: Sequence[dict[str, Any]]) -> str:
-    """The machine, and the code of each row."""
-    machine = results[0]["machine"]
-    of_versions: dict[str, list[str]] = {}
+    """The machines and the code of the rows."""
+    rows_of: dict[str, list[str]] = {}
     for result in results:
-        of_versions.setdefault(result["code_version"], []).append(result["benchmark"])
-    codes = [
-        f"{version} ({', '.join(names)})" if len(of_versions) > 1 else version
-        for version, names in of_versions.items()
-    ]
-    return f"On {machine['gpu'] or machine['cpu']}, {machine['cores']} cores, by the code {'; '.join(codes)}:"
+        machine = result["machine"]
+        where = f"{machine['gpu'] or machine['cpu']} with {machine['cores']} cores"
+        rows_of.setdefault(f"{where}, by the code {result['code_version']}", []).append(result["benchmark"])
+    if len(rows_of) == 1:
+        return f"On {next(iter(rows_of))}:"
+    parts = [f"{how} ({', '.join(rows)})" for how, rows in rows_of.items()]
+    return f"On {'; on '.join(parts)}:"
 
 
 def _row(benchmark: str, ratio: dict[str, Any]) -> str:

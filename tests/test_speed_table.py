@@ -17,18 +17,20 @@ def of(name: str, ratios: list[dict], skipped: str | None = None, **fields: obje
 
 def test_every_ratio_stands_with_its_bar() -> None:
     lines = speed_table([of("loader", [AT_LEAST]), of("step", [AT_MOST])]).splitlines()
-    assert lines[0] == "On some processor, 4 cores, by the code 0.1.0 (abc):"
+    assert lines[0] == "On some processor with 4 cores, by the code 0.1.0 (abc):"
     assert lines[-2:] == [
         "| loader | loader / bare loop | 0.850 | at least 0.8 | yes |",
         "| step | step / bare step | 1.062 | at most 1.05 | no |",
     ]
 
 
-def test_rows_of_different_code_say_of_which() -> None:
+def test_rows_of_other_code_or_another_machine_say_of_which() -> None:
     results = [of("step", [AT_MOST]), of("loader", [AT_LEAST], code_version="0.1.0 (def+changed)")]
-    text = speed_table([*results, of("cpu", [AT_LEAST])])
-    assert text.startswith(
-        "On some processor, 4 cores, by the code 0.1.0 (abc) (step, cpu); 0.1.0 (def+changed) (loader):"
+    results += [of("cpu", [AT_LEAST]), of("prepare", [AT_MOST], machine=MACHINE | {"cores": 2})]
+    assert speed_table(results).splitlines()[0] == (
+        "On some processor with 4 cores, by the code 0.1.0 (abc) (step, cpu); "
+        "on some processor with 4 cores, by the code 0.1.0 (def+changed) (loader); "
+        "on some processor with 2 cores, by the code 0.1.0 (abc) (prepare):"
     )
 
 
@@ -46,7 +48,8 @@ def test_what_was_skipped_is_named() -> None:
 
 def test_a_gpu_is_the_machine() -> None:
     machine = {"cpu": "some processor", "cores": 16, "gpu": "some accelerator"}
-    assert speed_table([of("step", [AT_MOST], machine=machine)]).startswith("On some accelerator, 16 cores,")
+    text = speed_table([of("step", [AT_MOST], machine=machine)])
+    assert text.startswith("On some accelerator with 16 cores,")
 
 
 def test_a_projection_says_what_it_hangs_on_and_what_breaks_first() -> None:
