@@ -126,7 +126,7 @@ def test_a_card_that_nobody_edited_is_made_for_its_name(
     write_card(folder)
     made = model_files(folder, "me/task", "me/base")["README.md"].decode()
     assert made == IMAGE_OF_FRAMES.sub("", str(render_card(folder, "me/task", "me/base")))
-    assert "It started from [me/base]" in made and "# task" in made
+    assert "It started from `me/base`" in made and "# task" in made
     write_card(folder, base_model="me/base")
     assert model_files(folder, "me/task")["README.md"].decode() == made
 

@@ -282,7 +282,7 @@ def test_a_task_model_names_its_base(tmp_path: Path) -> None:
     assert "started from random weights" in render_card(folder).text
     card = render_card(folder, "clinic/planes", "clinic/base")
     assert card.data.base_model == "clinic/base"
-    assert "[clinic/base](/clinic/base)" in card.text
+    assert "`clinic/base`" in card.text
     assert card.text.count('"clinic/planes"') == 2 and "# planes" in card.text
 
 
@@ -303,7 +303,7 @@ def test_rendering_anew_keeps_the_base(tmp_path: Path, capsys: pytest.CaptureFix
 def test_a_tower_points_to_its_whole(pretrained: Path, tmp_path: Path) -> None:
     DualRepAudioModel.from_pretrained(pretrained).save_pretrained(tmp_path / "tower")
     card = render_card(tmp_path / "tower", base_model="clinic/base")
-    assert "The speech tower" in card.text and "[clinic/base]" in card.text
+    assert "The speech tower" in card.text and "`clinic/base`" in card.text
     assert card.data.eval_results is None and card.data.base_model == "clinic/base"
 
 
