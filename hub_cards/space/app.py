@@ -1,6 +1,6 @@
 """The app: a scan's planes over time, saliency over a frame, and search by speech, in the browser.
 
-    uv run --group demo python hub_cards/space/app.py --make_models    # the first time: half an hour or more
+    uv run --group demo python hub_cards/space/app.py --make_models    # the first time: takes a while
     uv run --group demo python hub_cards/space/app.py [--model FOLDER] [--planes FOLDER] [--saliency FOLDER]
 
 A model that is not named is taken from where the commands of the README leave it; without it its tab says how
