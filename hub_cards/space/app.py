@@ -19,8 +19,6 @@ from typing import Any, NoReturn
 
 # Before NumPy starts: the simulator's products are small, and threads that wait for each other cost more.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-# Or onnxruntime, which finds speech, reports to its maker that it was started.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 # On the Hub nothing is installed but the requirements: our packages are those of the checkout around us.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
