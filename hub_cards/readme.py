@@ -33,7 +33,17 @@ STARTS = {
 }
 PLANE_COLUMNS = {"precision": "precision", "recall": "recall", "f1": "F1"}
 # The benchmarks in the order of the table, by the kept file of each.
-SPEED = ("step", "cpu", "gpu", "loader", "retrieval", "planes", "prepare")
+SPEED = (
+    "step",
+    "cpu",
+    "gpu",
+    "loader",
+    "retrieval",
+    "planes",
+    "prepare",
+    "four_cores/loader",
+    "four_cores/planes",
+)
 # The tables of train/reproduce.py that the README shows, by the names of their CSV files.
 BENCHMARK = (
     "table_1_planes",

@@ -8,13 +8,24 @@ BATCHES_AN_EPOCH = 5
 
 
 def speed_table(results: Sequence[dict[str, Any]]) -> str:
-    """Every ratio with its bar, as Markdown.
+    """Every ratio with its bar, as Markdown, a table a machine; below them what benchmarks note.
 
     Args:
         results: what the benchmarks wrote as JSON.
     """
+    of_machines: dict[str, list[dict[str, Any]]] = {}
+    for result in results:
+        machine = result["machine"]
+        name = f"{machine['gpu'] or machine['cpu']}, {machine['cores']} cores"
+        of_machines.setdefault(name, []).append(result)
+    tables = [_table_of_machine(name, of_machine) for name, of_machine in of_machines.items()]
+    notes = [result["details"]["notes"] for result in results if "notes" in result["details"]]
+    return "\n\n".join([*tables, *notes])
+
+
+def _table_of_machine(machine: str, results: Sequence[dict[str, Any]]) -> str:
     lines = [
-        _measured_on(results),
+        f"On {machine}, by the code {_codes(results)}:",
         "",
         "| benchmark | ratio | measured | bar | holds |",
         "|---|---|---|---|---|",
@@ -26,17 +37,14 @@ def speed_table(results: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _measured_on(results: Sequence[dict[str, Any]]) -> str:
-    """The machines and the code of the rows."""
-    rows_of: dict[str, list[str]] = {}
+def _codes(results: Sequence[dict[str, Any]]) -> str:
+    """The code of each row."""
+    of_versions: dict[str, list[str]] = {}
     for result in results:
-        machine = result["machine"]
-        where = f"{machine['gpu'] or machine['cpu']} with {machine['cores']} cores"
-        rows_of.setdefault(f"{where}, by the code {result['code_version']}", []).append(result["benchmark"])
-    if len(rows_of) == 1:
-        return f"On {next(iter(rows_of))}:"
-    parts = [f"{how} ({', '.join(rows)})" for how, rows in rows_of.items()]
-    return f"On {'; on '.join(parts)}:"
+        of_versions.setdefault(result["code_version"], []).append(result["benchmark"])
+    if len(of_versions) == 1:
+        return next(iter(of_versions))
+    return "; ".join(f"{version} ({', '.join(names)})" for version, names in of_versions.items())
 
 
 def _row(benchmark: str, ratio: dict[str, Any]) -> str:

@@ -11,27 +11,42 @@ UNMEASURED = {"name": "N / one", "value": None, "bar": 0.85, "is_at_most": False
 
 
 def of(name: str, ratios: list[dict], skipped: str | None = None, **fields: object) -> dict:
-    result = {"benchmark": name, "ratios": ratios, "skipped": skipped}
+    result = {"benchmark": name, "ratios": ratios, "skipped": skipped, "details": {}}
     return result | {"machine": MACHINE, "code_version": "0.1.0 (abc)"} | fields
 
 
 def test_every_ratio_stands_with_its_bar() -> None:
     lines = speed_table([of("loader", [AT_LEAST]), of("step", [AT_MOST])]).splitlines()
-    assert lines[0] == "On some processor with 4 cores, by the code 0.1.0 (abc):"
+    assert lines[0] == "On some processor, 4 cores, by the code 0.1.0 (abc):"
     assert lines[-2:] == [
         "| loader | loader / bare loop | 0.850 | at least 0.8 | yes |",
         "| step | step / bare step | 1.062 | at most 1.05 | no |",
     ]
 
 
-def test_rows_of_other_code_or_another_machine_say_of_which() -> None:
+def test_rows_of_different_code_say_of_which() -> None:
     results = [of("step", [AT_MOST]), of("loader", [AT_LEAST], code_version="0.1.0 (def+changed)")]
-    results += [of("cpu", [AT_LEAST]), of("prepare", [AT_MOST], machine=MACHINE | {"cores": 2})]
-    assert speed_table(results).splitlines()[0] == (
-        "On some processor with 4 cores, by the code 0.1.0 (abc) (step, cpu); "
-        "on some processor with 4 cores, by the code 0.1.0 (def+changed) (loader); "
-        "on some processor with 2 cores, by the code 0.1.0 (abc) (prepare):"
+    text = speed_table([*results, of("cpu", [AT_LEAST])])
+    assert text.startswith(
+        "On some processor, 4 cores, by the code 0.1.0 (abc) (step, cpu); 0.1.0 (def+changed) (loader):"
     )
+
+
+def test_each_machine_has_a_table() -> None:
+    on_two = of("step", [AT_MOST], machine=MACHINE | {"cores": 2})
+    tables = speed_table([of("step", [AT_MOST]), on_two, of("loader", [AT_LEAST])]).split("\n\nOn ")
+    assert tables == [
+        speed_table([of("step", [AT_MOST]), of("loader", [AT_LEAST])]),
+        speed_table([on_two]).removeprefix("On "),
+    ]
+
+
+def test_notes_stand_below() -> None:
+    noted = of("prepare", [AT_MOST], details={"notes": "prepare: a recording of 600 s."})
+    assert speed_table([noted, of("step", [AT_MOST])]).splitlines()[-2:] == [
+        "",
+        "prepare: a recording of 600 s.",
+    ]
 
 
 def test_a_ratio_that_was_skipped_stands_with_its_bar() -> None:
@@ -49,7 +64,7 @@ def test_what_was_skipped_is_named() -> None:
 def test_a_gpu_is_the_machine() -> None:
     machine = {"cpu": "some processor", "cores": 16, "gpu": "some accelerator"}
     text = speed_table([of("step", [AT_MOST], machine=machine)])
-    assert text.startswith("On some accelerator with 16 cores,")
+    assert text.startswith("On some accelerator, 16 cores,")
 
 
 def test_a_projection_says_what_it_hangs_on_and_what_breaks_first() -> None:

@@ -108,8 +108,6 @@ def run_one(name: str, output: Path | None, flags: dict[str, Any]) -> None:
         "machine": describe_machine(),
     }
     print(speed_table([contents]))
-    if notes := contents["details"].get("notes"):
-        print(f"\n{notes}")
     if output is not None:
         output.write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")
 
@@ -133,8 +131,6 @@ def run_all(output_dir: Path | None, flags: dict[str, Any]) -> None:
             print(f"{name}: done", file=sys.stderr, flush=True)
         results = [json.loads(file.read_text(encoding="utf-8")) for file in files.values()]
         print(speed_table(results))
-        for notes in filter(None, (result["details"].get("notes") for result in results)):
-            print(f"\n{notes}")
 
 
 if __name__ == "__main__":

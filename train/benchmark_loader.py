@@ -38,6 +38,7 @@ from train.triples import (
 
 BARE_BAR, VIDEO_BAR, SCALING_BAR = 0.8, 8.0, 0.85
 LEAST_WORKERS, MOST_WORKERS = 2, 4
+WORKER_ROUNDS = 7  # their best counts, for which a few are enough
 VIDEO_FILE_CLIPS = 16  # in a round: they take long
 
 
@@ -62,7 +63,7 @@ class LoaderArguments:
     image_size: int = 160
     batch_size: int = 16
     batches: int = 12
-    rounds: int = 7
+    rounds: int = 25
     model: dict | None = None
 
     def __post_init__(self) -> None:
@@ -185,7 +186,7 @@ def batches_of(loaded: LoadedSet, arguments: LoaderArguments, workers: int) -> I
 def worker_rates(loaded: LoadedSet, arguments: LoaderArguments, workers: int) -> dict[int, float]:
     """Clips a second with one worker and with several, once all have begun; the best of the rounds."""
     rates = {1: 0.0, workers: 0.0}
-    for _ in range(arguments.rounds):
+    for _ in range(min(arguments.rounds, WORKER_ROUNDS)):
         for number in rates:
             batches = batches_of(loaded, arguments, number)
             take(batches, 2 * number + 1)
