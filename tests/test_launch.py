@@ -284,6 +284,7 @@ def assert_one_run_s_folder(done: subprocess.CompletedProcess, output_dir: Path)
     assert not (output_dir / ".unfinished").exists()
 
 
+@pytest.mark.slow
 def test_torchrun_trains_two_processes_together(clips: Path, tmp_path: Path) -> None:
     """On a machine without a GPU too, where accelerate by itself would let each of them train alone."""
     done = launch_run(

@@ -274,6 +274,7 @@ def killed_at_steps(folder: Path, recordings: Path, first: int, every: int, *opt
     return int(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [[], ["--with-old"]])
 def test_killed_at_some_steps_it_goes_on(tmp_path, recordings, options):
     assert killed_at_steps(tmp_path, recordings, random.randint(1, 60), 60, *options) >= 2
@@ -361,6 +362,7 @@ def check_random_kills(tmp_path: Path, recordings: Path, wanted: Contents, kills
     assert contents(output.parent) == wanted
 
 
+@pytest.mark.slow
 def test_a_command_killed_three_times_goes_on(tmp_path, recordings, undisturbed_command):
     check_random_kills(tmp_path, recordings, undisturbed_command, 3)
 

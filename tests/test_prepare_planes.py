@@ -114,6 +114,7 @@ def test_frames_and_clips_share_their_splits_and_name_nobody(prepared, recording
             assert word.encode() not in path.read_bytes(), (path, word)
 
 
+@pytest.mark.slow
 def test_the_number_of_workers_changes_no_byte(prepared, recordings, tmp_path):
     output, reports = prepared
     shutil.copy(output.with_name("set.key"), tmp_path / "set.key")

@@ -42,6 +42,7 @@ def test_a_name_and_a_folder_are_needed() -> None:
             named_models([word])
 
 
+@pytest.mark.slow
 def test_recordings_clips_and_a_model_to_accuracies(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     simulation = SimulationParameters(
         scans=4,

@@ -435,6 +435,7 @@ def test_a_hub_without_xet_is_told_of() -> None:
     assert "HF_HUB_DISABLE_XET=1" in sentence(ConnectionError("404"), NAME)
 
 
+@pytest.mark.slow
 def test_no_network_is_a_sentence(finished: Path, tmp_path: Path) -> None:
     """In a child, which nothing listens to."""
     command = ("-m", "hub_cards.push", str(finished), NAME)

@@ -65,6 +65,7 @@ def test_what_is_not_there_is_said_in_a_sentence(url: str) -> None:
         split_names(url, "medium")
 
 
+@pytest.mark.slow
 def test_two_processes_train_from_a_bucket_as_from_the_folder(
     clips: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:

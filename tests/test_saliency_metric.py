@@ -455,6 +455,7 @@ def test_errors_of_the_metric_name_the_image_and_leave_it_usable(metric: evaluat
     assert metric.compute(predictions=p, references=q)["kld"] > 0
 
 
+@pytest.mark.slow
 def test_the_metric_loads_offline_from_another_directory(tmp_path: Path) -> None:
     code = (
         "import evaluate, sys\n"

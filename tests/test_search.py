@@ -251,6 +251,7 @@ def test_a_plane_model_names_the_planes(kind: str, recordings: Path, model: Path
     assert {moment.plane for moment in opened.moments(range(opened.clips))} == {"lips"}
 
 
+@pytest.mark.slow
 def test_the_command_as_a_process(index: Path, tmp_path: Path) -> None:
     words = [sys.executable, "-m", "train.search", str(index), "--record-text", "four chambers", "--json"]
     done = subprocess.run([*words, "--top", "4"], cwd=ROOT, capture_output=True, text=True, timeout=300)
