@@ -125,7 +125,7 @@ def _end_with_the_parent() -> None:
 def _run_on_ray(
     work: Work, tasks: list[Task], workers: int, address: str | None
 ) -> Iterator[tuple[int, Result | Lost]]:
-    with _ray(workers, address) as ray:
+    with connected_ray(workers, address) as ray:
         remote = ray.remote(num_cpus=1, max_retries=1)(work)
         places = {remote.remote(task): place for place, task in enumerate(tasks)}
         try:
@@ -152,9 +152,12 @@ def _ray_result(ray: Any, reference: Any) -> Result | Lost:
 
 
 @contextmanager
-def _ray(workers: int, address: str | None) -> Iterator[Any]:
+def connected_ray(workers: int, address: str | None) -> Iterator[Any]:
     """The module `ray`, connected to the cluster, or to one of this machine that ends with the run."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would tell its makers of its use
+    # Under `uv run`, Ray would copy the working folder, recordings and all, to every machine, and there make
+    # an environment of its own. It reads this when it is imported.
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     try:
         import ray
     except ImportError as error:

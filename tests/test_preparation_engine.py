@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from tiny_recordings import SIZE, even_times, tone, write_video
 
 from datasets_scripts.clips import ClipParameters
 from datasets_scripts.preparation import Preparation, PreparationReport, PrepareError, prepare
-from datasets_scripts.preparation_engine import PROCESSES, RAY, Engine, Lost
+from datasets_scripts.preparation_engine import PROCESSES, RAY, Engine, Lost, connected_ray
 from datasets_scripts.prepare_clips import clips_with_speech, main
 from datasets_scripts.recordings import Recording
 from datasets_scripts.schema import clips_features
@@ -136,9 +137,13 @@ def test_a_recording_that_kills_its_process_is_left_out(recordings, tmp_path):
 # Ray.
 
 
+# Not importorskip: what Ray reads of the environment when it is imported, the engine sets first.
+needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="could not find Ray")
+
+
 @pytest.mark.slow
+@needs_ray
 def test_an_address_where_nobody_answers_is_a_sentence(recordings, tmp_path, monkeypatch, capsys):
-    pytest.importorskip("ray")
     assert main([str(recordings), str(tmp_path / "set"), "--engine", "ray", "--ray-address", "auto"]) == 2
     assert "--ray-address" in capsys.readouterr().err
 
@@ -146,14 +151,14 @@ def test_an_address_where_nobody_answers_is_a_sentence(recordings, tmp_path, mon
 @pytest.fixture(scope="module")
 def ray():
     """One Ray of two processors for the tests below; its workers find this module."""
-    ray = pytest.importorskip("ray")
-    of_workers = {"env_vars": {"PYTHONPATH": str(Path(__file__).parent)}}
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=of_workers)
-    yield ray
-    ray.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent))
+        with connected_ray(workers=2, address=None) as ray:
+            yield ray
 
 
 @pytest.mark.slow
+@needs_ray
 def test_ray_gives_the_same_bytes_and_names_no_path(ray, recordings, tmp_path):
     reports, files = [], []
     for engine in (PROCESSES, RAY):
@@ -175,21 +180,23 @@ def test_ray_gives_the_same_bytes_and_names_no_path(ray, recordings, tmp_path):
 
 
 @pytest.mark.slow
+@needs_ray
 def test_ray_tries_a_killed_task_again_and_then_goes_on_without(ray, recordings, tmp_path):
     assert dict(Engine(RAY).run(killed_the_first_time, [tmp_path / "a"])) == {0: "a"}
     check_deadly(recordings, tmp_path, RAY)
 
 
 @pytest.mark.slow
+@needs_ray
 def test_what_a_task_of_ray_raises_ends_the_run(ray):
     with pytest.raises(PrepareError, match=r"^No 1\.$"):
         list(Engine(RAY).run(refuse, [1]))
 
 
 @pytest.mark.slow
+@needs_ray
 def test_the_command_starts_a_ray_of_its_own(recordings, tmp_path):
     """In a process of its own: a Ray that runs already would be taken."""
-    pytest.importorskip("ray")
     options = "--engine ray --workers 2 --clip-seconds 2 --frames-per-clip 2 --frame-size 32 --sector whole"
     command = [sys.executable, "-m", "datasets_scripts.prepare_clips", recordings, tmp_path / "set"]
     done = subprocess.run(
