@@ -100,6 +100,21 @@ def test_a_dataset_flag_takes_the_place_of_a_recipe_s_simulation(tmp_path: Path)
         ({}, ["--seed", "--max_steps", "1"], ["--seed", "no value"]),
         ({}, ["--seed", "1", "2"], ["'2'", "no flag"]),
         ({"video_weights": {"path": "x"}}, [], ["video_weights.source is missing"]),
+        (
+            {"model": {"use_audio": False}, "speech_words": {"steps": 1}},
+            [],
+            ["speech_words", "model.use_audio false"],
+        ),
+        (
+            {"model": {"use_audio": False}, "audio_weights": {"source": "panns"}},
+            [],
+            ["audio_weights", "model.use_audio false"],
+        ),
+        (
+            {"model": {"use_image": False}, "image_weights": {"source": "imagenet"}},
+            [],
+            ["image_weights", "model.use_image false"],
+        ),
     ],
 )
 def test_what_cannot_be_used_is_named(

@@ -293,12 +293,27 @@ class PretrainArguments:
         """The model's configuration; its own refusals become errors of the field `model`.
 
         Raises:
-            ArgumentsError: the section `model` holds an unknown field, or a value that makes no sense.
+            ArgumentsError: the section `model` holds an unknown field, a value that makes no sense, or leaves
+                a tower out that another section gives something to begin with.
         """
         try:
-            return DualRepConfig(**self.model)
+            config = DualRepConfig(**self.model)
         except (TypeError, ValueError) as error:
             raise ArgumentsError(f"Under `model`: {error}") from error
+        self._check_towers(config)
+        return config
+
+    def _check_towers(self, config: DualRepConfig) -> None:
+        for switch, begins_with in (
+            ("use_audio", {"audio_weights": self.audio_weights, "speech_words": self.speech_words.steps}),
+            ("use_image", {"image_weights": self.image_weights}),
+        ):
+            for name, given in begins_with.items():
+                if given and not getattr(config, switch):
+                    raise ArgumentsError(
+                        f"{name} is for a tower that model.{switch} false leaves out: leave out the one or "
+                        "the other."
+                    )
 
     def to_yaml(self) -> str:
         """The run as a recipe, every field written out."""
