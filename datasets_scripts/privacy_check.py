@@ -41,7 +41,6 @@ from datasets_scripts.private_words import (
 )
 from datasets_scripts.schema import CLIP_ID, SCAN_ID, SPLITS
 from datasets_scripts.set_parameters import require
-from datasets_scripts.shards import CLIPS_A_GROUP
 from datasets_scripts.splits import SPLITS_FILE, SplitError, read_splits
 from datasets_scripts.stored_metadata import metadata_texts, texts_in
 from datasets_scripts.text_on_frames import StoredPicture, TextOnFrames
@@ -219,13 +218,13 @@ class _Check:
             file = pq.ParquetFile(path)
             self._parquet_metadata(file, name)
             first = 0
-            for batch in file.iter_batches(batch_size=CLIPS_A_GROUP):
-                columns = batch.to_pydict()
+            for group in range(file.num_row_groups):  # iter_batches would read the whole file ahead
+                columns = file.read_row_group(group).to_pydict()
                 for column, values in columns.items():
                     for row, value in enumerate(values, first):
                         self._cell(name, column, row, value)
                 self._read_frames(path, name, columns, first)
-                first += batch.num_rows
+                first += file.metadata.row_group(group).num_rows
             self.checked.rows += first
         except (pa.ArrowException, OSError):
             self._add(name, None, None, "shard that cannot be read")

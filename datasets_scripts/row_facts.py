@@ -39,8 +39,13 @@ def read_row_facts(path: Path, features: Features, seconds: float) -> RowFacts:
     names = list(features)
     wanted = [name for name in PLAIN_COLUMNS if name in names]
     options = pa.ipc.IpcReadOptions(included_fields=[names.index(name) for name in wanted])
+    columns: dict[str, list] = {name: [] for name in wanted}
     with pa.OSFile(str(path)) as file:
-        columns = pa.ipc.open_file(file, options=options).read_all().to_pydict()
+        rows = pa.ipc.open_file(file, options=options)
+        # One after the other: a batch holds the pictures of its row too, though only the others are wanted.
+        for number in range(rows.num_record_batches):
+            for name, values in rows.get_batch(number).to_pydict().items():
+                columns[name] += values
     starts = columns.get(START_S) or columns[TIME_S]
     labels = columns.get(LABEL, [])
     if isinstance(features.get(LABEL), ClassLabel):

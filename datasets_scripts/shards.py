@@ -101,8 +101,9 @@ def _row_digests(path: Path) -> Iterator[str]:
     fields = [field for field in file.schema_arrow if field.name not in KEYED_COLUMNS]
     encoded = [field.name for field in fields if _holds_files(field.type)]
     plain = [field.name for field in fields if field.name not in encoded]
-    for batch in file.iter_batches(batch_size=CLIPS_A_GROUP, columns=[*plain, *encoded]):
-        for row in batch.to_pylist():
+    # Not iter_batches, which reads the whole file ahead.
+    for group in range(file.num_row_groups):
+        for row in file.read_row_group(group, columns=[*plain, *encoded]).to_pylist():
             yield _row_digest([row[name] for name in plain], [row[name] for name in encoded])
 
 

@@ -1,5 +1,7 @@
 """Rows of any features in shards, and the hash of what is learnt from."""
 
+import subprocess
+import sys
 from itertools import chain
 from pathlib import Path
 
@@ -52,6 +54,24 @@ CHANGED = {
     "fixations": [[0.3, 0.4], [0.1, 0.2]],
 }
 IDENTIFIERS = {"clip_id", "scan_id"}
+PEAK = """
+import sys
+from pathlib import Path
+from datasets_scripts import privacy_check, row_facts, schema, shards
+
+def peak():
+    # Not that of getrusage, which begins with the memory of the process that started this one.
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+folder, staged, features, before = Path(sys.argv[1]), Path(sys.argv[2]), schema.clips_features(), peak()
+"""
+PEAK_OF = {
+    "facts": "row_facts.read_row_facts(staged, features, 6.0)",
+    "shards": "shards.write_shards([(staged, 200)], folder, 'again', 0, features)",
+    "hash": "shards.data_hash(folder, 'medium')",
+    "privacy": "privacy_check.check_privacy(folder, text_on_frames='skip')",
+}
 
 
 def written(folder: Path, features: Features, rows: list[dict], split: str = "train") -> str:
@@ -131,3 +151,23 @@ def test_rows_of_few_long_scans_are_mixed_within_each_shard(tmp_path):
     shards = [pq.read_table(path)["scan_id"].to_pylist() for path in sorted(tmp_path.glob("*.parquet"))]
     assert all(len(set(shard[:8])) > 1 for shard in shards)
     assert sorted(chain.from_iterable(shards)) == sorted("abc" * 60)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory from /proc")
+@pytest.mark.parametrize("step", PEAK_OF)
+def test_a_few_rows_are_held_at_a_time_whatever_the_length_of_a_recording(step, tmp_path):
+    """Pictures of 200 MB in all; in a process of its own, since memory that was used stays its peak."""
+    features, row = ROWS["clips"]
+    row = row | {"frames": [{"bytes": bytes(2**20), "path": None}]}
+    staged, folder = tmp_path / "a.arrow", tmp_path / "set"
+    number = stage_rows((row for _ in range(200)), staged, features)
+    config_dir(folder, "medium").mkdir(parents=True)
+    write_shards([(staged, number)], config_dir(folder, "medium"), "train", 0, features)
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK + PEAK_OF[step] + "\nprint(peak() - before)", folder, staged],
+        cwd=Path(__file__).resolve().parents[1],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 100 * 2**20
