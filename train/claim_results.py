@@ -20,6 +20,7 @@ from train.paired_differences import (
 PREDICTIONS_FILE = "predictions.parquet"
 STATISTICS: dict[str, Statistic] = {"f1": macro_f1, "kld": mean_kld, "nss": mean_nss}
 LESS_IS_BETTER = ("kld",)
+NOT_KEPT = "predictions not kept"
 SIGNIFICANCE_LEVEL = 0.05
 
 
@@ -117,7 +118,7 @@ def _tested(claim: ClaimSpec, results: Sequence[RowResult], resamples: int, seed
     pairs = [
         (better[run], worse[run])
         for run in sorted(better.keys() & worse.keys())
-        if better[run].metrics is not None and worse[run].metrics is not None
+        if _has_predictions(better[run]) and _has_predictions(worse[run])
     ]
     return ClaimResult(
         claim.name,
@@ -131,6 +132,10 @@ def _tested(claim: ClaimSpec, results: Sequence[RowResult], resamples: int, seed
         holm_p_value=None,
         unavailable=None if pairs else _why_missing([*better.values(), *worse.values()]),
     )
+
+
+def _has_predictions(result: RowResult) -> bool:
+    return result.metrics is not None and result.folder is not None
 
 
 def _improvement(
@@ -148,5 +153,8 @@ def _frames(result: RowResult, statistic: Statistic) -> Frames:
 
 def _why_missing(results: Iterable[RowResult]) -> str:
     """The reasons; that something was not run is said only where there is no other."""
+    results = list(results)
     reasons = dict.fromkeys(result.unavailable for result in results if result.metrics is None)
+    if any(result.metrics is not None and result.folder is None for result in results):
+        reasons[NOT_KEPT] = None
     return ", ".join(reason for reason in reasons if reason != NOT_RUN) or NOT_RUN

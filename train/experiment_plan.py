@@ -78,7 +78,7 @@ class Finetuning:
     @property
     def place(self) -> str:
         """Of its folder below the output folder."""
-        return f"draw_{self.draw}/{self.task}/{self.row.full_name}/seed_{self.seed}"
+        return finetuning_place(self.draw, self.task, self.row.full_name, self.seed)
 
     def needs(self, recipe: ExperimentRecipe) -> tuple["Run", ...]:
         """Its pretraining and its rate search."""
@@ -87,6 +87,11 @@ class Finetuning:
 
 
 Run = Pretraining | RateSearch | Finetuning
+
+
+def finetuning_place(draw: int, task: str, row: str, seed: int) -> str:
+    """Of a fine-tuning's folder below the output folder; `row` is named with its setting."""
+    return f"draw_{draw}/{task}/{row}/seed_{seed}"
 
 
 def pretraining_of(recipe: ExperimentRecipe, draw: int, row: Row, seed: int) -> tuple[Pretraining, ...]:

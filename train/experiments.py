@@ -21,6 +21,7 @@ from train.experiment_plan import (
     Run,
     Selection,
     clip_set_key,
+    finetuning_place,
     pretraining_of,
     select_all,
     table_rows,
@@ -344,6 +345,11 @@ class RowResult:
     folder: Path | None
     metrics: dict[str, float] | None
     unavailable: str | None
+
+    @property
+    def place(self) -> str:
+        """Of its fine-tuning below the output folder."""
+        return finetuning_place(self.draw, self.task, self.row, self.seed)
 
 
 def read_results(output: Path, selection: Selection | None = None) -> list[RowResult]:

@@ -1,6 +1,7 @@
 """Results of runs whose folders are gone: the results.json that was kept of them fills up those of a folder.
 
-Predictions are not kept, so a claim between a kept row and a new one needs both of its rows run again.
+Claims are tested anew on the predictions that were kept beside it; where these are gone as well, a claim
+stays as it was tested.
 """
 
 import json
@@ -12,6 +13,7 @@ from typing import Any
 from train.claim_results import ClaimResult
 from train.experiment_recipe import ExperimentRecipe
 from train.experiments import ExperimentError, RowResult
+from train.kept_predictions import PREDICTIONS
 from train.paired_differences import Difference
 
 RESULTS_FILE = "results.json"
@@ -25,11 +27,13 @@ class KeptResults:
         results: rows as `results_with_provenance` gives them.
         claims: as they were tested.
         pretrainings: as `read_pretrainings` gives them.
+        predictions: folder that `keep_predictions` wrote; None: nothing was kept.
     """
 
     results: Sequence[dict[str, Any]] = ()
     claims: Sequence[ClaimResult] = ()
     pretrainings: Sequence[dict[str, Any]] = ()
+    predictions: Path | None = None
 
 
 def read_kept(path: Path, recipe: ExperimentRecipe) -> KeptResults:
@@ -42,7 +46,8 @@ def read_kept(path: Path, recipe: ExperimentRecipe) -> KeptResults:
         contents = json.loads(path.read_text(encoding="utf-8"))
         claims = [_claim(told) for told in contents["claims"]]
         made_by = contents["recipe"], contents["quick"]
-        kept = KeptResults(contents["results"], claims, contents["pretrainings"])
+        predictions = path.parent / PREDICTIONS
+        kept = KeptResults(contents["results"], claims, contents["pretrainings"], predictions)
     except FileNotFoundError as error:
         raise ExperimentError(f"There is no file {path} with kept results.") from error
     except (json.JSONDecodeError, KeyError, TypeError) as error:

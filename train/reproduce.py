@@ -45,6 +45,7 @@ from train.experiments import (
 )
 from train.frame_sets import FrameSetError
 from train.json_files import write_json
+from train.kept_predictions import PREDICTIONS, keep_predictions, with_predictions
 from train.kept_results import (
     RESULTS_FILE,
     KeptResults,
@@ -116,7 +117,11 @@ def build_parser() -> argparse.ArgumentParser:
     add("--dataset_frames", help="your own: folder, or its URL, that prepare_planes and prepare_gaze wrote")
     add("--processes", type=int, help="that share the runs; default: one a core, or one where there is a GPU")
     add("--minutes", type=float, help="begin no run after so many minutes")
-    add("--kept", type=Path, help="results.json of earlier runs, for the rows that are not run here")
+    add(
+        "--kept",
+        type=Path,
+        help="results.json of earlier runs, for the rows that are not run here; claims read `predictions` beside it",
+    )
     add("--list", action="store_true", help="show the runs and which are done, and end")
     return parser
 
@@ -251,13 +256,14 @@ def listing(output: Path, runs: Sequence[Run]) -> str:
 def report(recipe: ExperimentRecipe, output: Path, kept: KeptResults) -> None:
     """Writes results.json, tables and figures of all results that there are, here or kept."""
     results = read_results(output)
-    claims = with_holm(with_kept_claims(claim_results(recipe, results), kept.claims))
     measured = with_kept_rows(results_with_provenance(output, results), kept.results)
+    rows = with_predictions(as_row_results(measured), results, kept.predictions)
+    keep_predictions(rows, recipe.claims, output / PREDICTIONS)
+    claims = with_holm(with_kept_claims(claim_results(recipe, rows), kept.claims))
     pretrainings = read_pretrainings(recipe, output, kept.pretrainings)
     contents = {"recipe": recipe.name, "quick": recipe.quick, "results": measured}
     contents |= {"claims": [asdict(claim) for claim in claims], "pretrainings": pretrainings}
     write_json(output / RESULTS_FILE, contents)
-    rows = as_row_results(measured)
     write_tables(
         output / TABLES,
         [*result_tables(recipe, rows, claims), pretraining_table(pretrainings, recipe.quick)],
