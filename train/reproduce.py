@@ -120,7 +120,7 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "--kept",
         type=Path,
-        help="results.json of earlier runs, for the rows that are not run here; claims read `predictions` beside it",
+        help="results.json of earlier runs, with `predictions` beside it, for the rows that are not run here",
     )
     add("--list", action="store_true", help="show the runs and which are done, and end")
     return parser
