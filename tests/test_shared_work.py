@@ -126,7 +126,7 @@ def test_a_note_of_what_is_needed_settles_what_needs_it(experiments: Experiments
     assert not maker.made and read_note(experiments.output, finetuning).detail == "why"
 
 
-def test_a_notice_of_the_end_is_an_exception() -> None:
+def test_a_notice_of_the_end_is_an_exception_once_however_often_it_comes() -> None:
     before = signal.getsignal(signal.SIGTERM)
     try:
         end_at_notice()
@@ -134,5 +134,7 @@ def test_a_notice_of_the_end_is_an_exception() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(5)
         assert ended.value.code == 143
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from types import FrameType
 from typing import TextIO
 
 from train.claims import claimed
@@ -71,7 +72,13 @@ def work_in_processes(
 
 def end_at_notice() -> None:
     """Lets SIGTERM end this process by way of an exception, so that what it started ends before it."""
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(EXIT_STATUS))
+
+    def end(number: int, frame: FrameType | None) -> None:
+        # Clusters and `uv run` may send it twice; a second exception would leave behind what is being ended.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        sys.exit(EXIT_STATUS)
+
+    signal.signal(signal.SIGTERM, end)
 
 
 def _work(experiments: Experiments, runs: Sequence[Run], end_time: float | None, cores: list[int]) -> None:
