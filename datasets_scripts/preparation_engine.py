@@ -153,7 +153,11 @@ def _ray_result(ray: Any, reference: Any) -> Result | Lost:
 
 @contextmanager
 def connected_ray(workers: int, address: str | None) -> Iterator[Any]:
-    """The module `ray`, connected to the cluster, or to one of this machine that ends with the run."""
+    """The module `ray`, connected to the cluster, or to one of this machine that ends with the run.
+
+    Raises:
+        PrepareError: Ray is not installed, or no cluster answers.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would tell its makers of its use
     # Under `uv run`, Ray would copy the working folder, recordings and all, to every machine, and there make
     # an environment of its own. It reads this when it is imported.
