@@ -31,6 +31,14 @@ def test_only_rows_without_a_number_are_filled() -> None:
     assert with_kept_rows(here, kept) == [here[0], kept[1], here[2], here[3]]
 
 
+def test_a_kept_reason_says_more_than_that_a_row_was_not_run() -> None:
+    no_weights, no_tower = ({**row("a", None), "unavailable": why} for why in ("no weights", "no tower"))
+    assert with_kept_rows([row("a", None)], [no_weights]) == [no_weights]
+    assert with_kept_rows([no_tower], [no_weights]) == [no_tower]
+    assert with_kept_rows([no_tower], [row("a", 0.5)]) == [row("a", 0.5)]
+    assert with_kept_rows([no_tower], [row("a", None)]) == [no_tower]
+
+
 def test_rows_go_to_the_tables_as_they_were_measured() -> None:
     measured, missing = as_row_results([row("a", 0.5), row("b", None)])
     assert (measured.row, measured.metrics, measured.unavailable) == ("a", {"test/f1": 0.5}, None)

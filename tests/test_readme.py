@@ -7,8 +7,9 @@ import pytest
 
 from hub_cards.readme import (
     BEGIN,
-    BENCHMARK,
     END,
+    FURTHER,
+    PAPER,
     PROBED,
     README,
     STARTS,
@@ -53,12 +54,13 @@ def test_a_score_of_one_split_has_no_deviation():
     assert lines[-1].startswith("| random weights, first split | 0.25 | 0.25 |")
 
 
-def test_the_benchmark_s_tables_stand_below_each_other_as_parts_of_a_section():
-    texts = {name: f"## {name}\n\n| a |\n| --- |\n| ## 1 |\n" for name in (*BENCHMARK, "provenance")}
-    text = benchmark_tables(texts)
+@pytest.mark.parametrize("names", [PAPER, FURTHER])
+def test_the_benchmark_s_tables_stand_below_each_other_as_parts_of_a_section(names):
+    texts = {name: f"## {name}\n\n| a |\n| --- |\n| ## 1 |\n" for name in (*PAPER, *FURTHER, "provenance")}
+    text = benchmark_tables(texts, names)
     headings = [line for line in text.splitlines() if line.startswith("#")]
-    assert headings == [f"#### {name}" for name in BENCHMARK]
-    assert text.count("| ## 1 |") == len(BENCHMARK) and "provenance" not in text
+    assert headings == [f"#### {name}" for name in names]
+    assert text.count("| ## 1 |") == len(names) and "provenance" not in text
 
 
 def test_the_probe_and_the_ceiling_say_their_numbers():

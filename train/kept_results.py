@@ -12,7 +12,7 @@ from typing import Any
 
 from train.claim_results import ClaimResult
 from train.experiment_recipe import ExperimentRecipe
-from train.experiments import ExperimentError, RowResult
+from train.experiments import NOT_RUN, ExperimentError, RowResult
 from train.kept_predictions import PREDICTIONS
 from train.paired_differences import Difference
 
@@ -66,9 +66,14 @@ def _claim(told: Mapping[str, Any]) -> ClaimResult:
 
 
 def with_kept_rows(results: Sequence[dict[str, Any]], kept: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows, those without a number taken from the kept ones where these have one."""
-    numbers = {_key(row): row for row in kept if row["measured"] is not None}
-    return [row if row["measured"] is not None else numbers.get(_key(row), row) for row in results]
+    """The rows; those without a number from the kept ones, where these have one or know why there is none."""
+    known = {_key(row): row for row in kept if row["unavailable"] != NOT_RUN}
+    return [row if row["measured"] is not None else _better_known(row, known) for row in results]
+
+
+def _better_known(row: dict[str, Any], known: Mapping[tuple[Any, ...], dict[str, Any]]) -> dict[str, Any]:
+    other = known.get(_key(row), row)
+    return row if other["measured"] is None and row["unavailable"] != NOT_RUN else other
 
 
 def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
