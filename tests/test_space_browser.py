@@ -186,6 +186,10 @@ def test_a_scan_in_and_planes_saliency_and_moments_out(
         assert fits(page)
 
 
+# The page can play it before the app has it; what is searched for before then is nothing.
+SOUND_THAT_ARRIVED = re.compile("/file=.*/uploads/")
+
+
 def test_a_remark_as_a_file_and_by_the_microphone(
     browser: "playwright.Browser", app: App, tmp_path: Path, remark: Path
 ) -> None:
@@ -194,12 +198,14 @@ def test_a_remark_as_a_file_and_by_the_microphone(
         show(page, "Search")
         page.get_by_role("button", name="Record", exact=True).click()
         page.wait_for_timeout(2500)
-        page.get_by_role("button", name="Stop").first.click()
+        with page.expect_response(SOUND_THAT_ARRIVED):
+            page.get_by_role("button", name="Stop").first.click()
         page.get_by_role("button", name=re.compile("^Play")).first.wait_for()
         page.get_by_role("button", name="Search for what was said").click()
         page.get_by_text(re.compile("1. .*similarity")).wait_for()
         page.get_by_role("button", name="Upload file").click()
-        page.locator("input[type=file]").last.set_input_files(remark)
+        with page.expect_response(SOUND_THAT_ARRIVED):
+            page.locator("input[type=file]").last.set_input_files(remark)
         page.get_by_role("button", name=re.compile("^Play")).first.wait_for()
         show_nothing = "document.querySelectorAll('figure').forEach(each => each.remove())"
         page.evaluate(show_nothing)
