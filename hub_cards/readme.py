@@ -59,6 +59,8 @@ PAPER = (
 FURTHER = (
     "table_controls_planes",
     "table_controls_planes_frozen",
+    "table_relevance_planes",
+    "table_relevance_planes_frozen",
     "table_video_tower_plane_clips_frozen",
     "table_saliency_parts_saliency",
     "table_saliency_parts_saliency_frozen",
@@ -71,6 +73,15 @@ PROBED = {
     "drawn": "drawn weights",
     "printed_medium": "as printed, medium",
     "best_medium": "best setting, medium: taught everyday words, then frozen",
+}
+# Of pretrained models whose losses were probed, by their names in the kept file; and what was asked.
+OBJECTIVES = {"printed_medium": "as printed, medium", "best_medium": "best setting, medium"}
+OBJECTIVE_COLUMNS = {
+    "own_speech_first": "own speech found",
+    "own_speech_first_fused": "own speech found, fused",
+    "other_speech_first_fused": "another clip's taken for it, fused",
+    "same_plane_of_hardest_audio": "hardest speech of the same plane",
+    "same_plane_of_hardest_image": "hardest frame of the same plane",
 }
 GAZE_ROWS = {
     "test": "the demo's model",
@@ -161,6 +172,36 @@ def probe_table(metrics: dict[str, float]) -> str:
     return "\n".join([*lines, "", clips])
 
 
+def contents_table(clips: dict[str, Any]) -> str:
+    """How much of a remark the clips of pretraining hold, as Markdown.
+
+    Args:
+        clips: that part of what `benchmark_description.describe` writes.
+    """
+    described = {config: of_config["train"] for config, of_config in clips.items()}
+    contents = next(iter(described.values()))["share_of_clips"]
+    lines = [_header("clips", ["number", *contents])]
+    for config, of_config in described.items():
+        shares = [f"{share:.1%}" for share in of_config["share_of_clips"].values()]
+        lines.append(f"| {config} | {of_config['clips']:,} | " + " | ".join(shares) + " |")
+    return "\n".join(lines)
+
+
+def objective_table(metrics: dict[str, float]) -> str:
+    """What the losses of pretrained models see, as Markdown.
+
+    Args:
+        metrics: as `python -m train.probe_objective` writes them.
+    """
+    lines = [_header("in a batch of held-out clips", OBJECTIVE_COLUMNS.values())]
+    for name, title in OBJECTIVES.items():
+        cells = [f"{metrics[f'{name}/{column}']:.1%}" for column in OBJECTIVE_COLUMNS]
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    chance, negatives = metrics["clips/chance"], metrics[f"{name}/same_plane_of_negatives"]
+    cells = [f"{share:.1%}" for share in (chance, chance, chance, negatives, negatives)]
+    return "\n".join([*lines, "| chance | " + " | ".join(cells) + " |"])
+
+
 def int8_table(int8: dict[str, Any]) -> str:
     """What int8 costs a classifier of planes, and what it saves, as Markdown.
 
@@ -185,6 +226,8 @@ def tables() -> dict[str, str]:
         "further": benchmark_tables(_kept("benchmark/tables"), FURTHER),
         "ceiling": ceiling_line(_kept("benchmark/ceiling")["metrics"]),
         "probe": probe_table(_kept("benchmark/speech_probe")["metrics"]),
+        "contents": contents_table(_kept("benchmark/description")["clips"]),
+        "objective": objective_table(_kept("benchmark/objective_probe")["metrics"]),
         "int8": int8_table(_kept("int8/planes")["int8"]),
         "gaze": gaze_table(_kept("gaze")["metrics"]),
         "speed": speed_table([_kept(f"speed/{name}") for name in SPEED]),

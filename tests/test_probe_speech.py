@@ -13,7 +13,7 @@ from datasets_scripts.simulate_scans import SimulationParameters, simulate_scans
 from datasets_scripts.simulated_speech import SpeechParameters
 from modeling_dualrep import DualRepConfig, DualRepModel
 from train.metrics_file import read_metrics
-from train.probe_speech import fit_linear, main, named_models, probe_accuracy
+from train.probe_speech import fit_linear, main, probe_accuracy
 
 
 def test_what_stands_in_the_features_is_found() -> None:
@@ -33,13 +33,6 @@ def test_features_that_tell_scans_alone_do_not_help() -> None:
     everything = fit_linear(features, labels, 2)
     assert ((features @ everything[0] + everything[1]).argmax(dim=1) == labels).all()
     assert probe_accuracy(features, labels, scans) < 0.75
-
-
-def test_a_name_and_a_folder_are_needed() -> None:
-    assert named_models(["best=a/b=c"]) == {"best": Path("a/b=c")}
-    for word in ("best", "=a", "Best=a", "best="):
-        with pytest.raises(ValueError, match="is not NAME=MODEL"):
-            named_models([word])
 
 
 @pytest.mark.slow

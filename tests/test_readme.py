@@ -9,17 +9,21 @@ from hub_cards.readme import (
     BEGIN,
     END,
     FURTHER,
+    OBJECTIVE_COLUMNS,
+    OBJECTIVES,
     PAPER,
     PROBED,
     README,
     STARTS,
     benchmark_tables,
     ceiling_line,
+    contents_table,
     current_readme,
     demo_results,
     demo_table,
     gaze_table,
     int8_table,
+    objective_table,
     planes_table,
     probe_table,
     tables,
@@ -70,6 +74,22 @@ def test_the_probe_and_the_ceiling_say_their_numbers():
     assert lines[2] == "| drawn weights | 19.5% |" and lines[-1].startswith("406 clips")
     assert "| the most frequent plane, always | 10.1% |" in lines
     assert "98.1%" in ceiling_line({"test/f1": 0.981})
+
+
+def test_what_clips_hold_and_what_the_losses_see_are_shares():
+    contents = {"a whole remark": 0.316, "no remark": 0.117}
+    clips = {"medium": {"train": {"clips": 1053, "share_of_clips": contents}}}
+    lines = contents_table(clips).splitlines()
+    assert lines[0] == "| clips | number | a whole remark | no remark |"
+    assert lines[2] == "| medium | 1,053 | 31.6% | 11.7% |"
+    metrics = {
+        f"{name}/{column}": place / 100
+        for name in OBJECTIVES
+        for place, column in enumerate((*OBJECTIVE_COLUMNS, "same_plane_of_negatives"))
+    }
+    lines = objective_table(metrics | {"clips/chance": 1 / 64}).splitlines()
+    assert lines[2] == "| as printed, medium | 0.0% | 1.0% | 2.0% | 3.0% | 4.0% |"
+    assert lines[-1] == "| chance | 1.6% | 1.6% | 1.6% | 5.0% | 5.0% |"
 
 
 def test_what_int8_costs_stands_beside_what_it_saves():

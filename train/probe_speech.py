@@ -6,8 +6,6 @@ FOLDER is the benchmark's set for pretraining, clips and recordings (`datasets_s
 and each MODEL a folder that pretraining wrote. Beside them stands a tower with drawn weights, `drawn`.
 """
 
-import argparse
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,56 +18,16 @@ from datasets_scripts.benchmark_description import PLANE_REMARK, read_remarks, w
 from datasets_scripts.schema import PLANES
 from modeling_dualrep import DualRepConfig, DualRepModel
 from train.clip_planes import recording_of_scan
-from train.metrics_file import write_metrics
 from train.pretrain import build_processor
-from train.stored_rows import data_hash
+from train.probes import CLIP_SECONDS, CONFIG, run_probe
 from train.triples import decode_audio, log_mel, open_clips
 
-CONFIG, CLIP_SECONDS = "medium", 6.0
 FOLDS, PENALTY, BATCH = 5, 1e-2, 32
-MODEL_NAME = re.compile(r"[a-z0-9_]+")
 
 
 def main(command_line: Sequence[str] | None = None) -> int:
-    """Reads the command line and measures; what cannot be used ends in a sentence and exit status 2."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("folder", type=Path, help="the benchmark's set for pretraining")
-    parser.add_argument("models", nargs="+", metavar="NAME=MODEL", help="model folders by a name for each")
-    parser.add_argument("--output", type=Path, required=True, help="file to write, as metrics.json")
-    options = parser.parse_args(command_line)
-    try:
-        models = named_models(options.models)
-        metrics = probe_towers(options.folder, models)
-        write_metrics(
-            options.output,
-            metrics,
-            recipe="probe_speech",
-            seed=0,
-            data_hash=data_hash(str(options.folder / "clips"), CONFIG),
-        )
-    except (OSError, ValueError) as error:
-        print(f"probe_speech.py: {error}", file=sys.stderr)
-        return 2
-    for name, value in metrics.items():
-        print(f"{name:40}{value:.3f}")
-    return 0
-
-
-def named_models(words: Sequence[str]) -> dict[str, Path]:
-    """Folders by name, from NAME=MODEL.
-
-    Raises:
-        ValueError: no name, or one that metrics.json does not take.
-    """
-    models = {}
-    for word in words:
-        name, _, folder = word.partition("=")
-        if not (folder and MODEL_NAME.fullmatch(name)):
-            raise ValueError(f"{word!r} is not NAME=MODEL with a name of small letters, digits and _.")
-        models[name] = Path(folder)
-    return models
+    """The command."""
+    return run_probe("probe_speech", __doc__, probe_towers, command_line)
 
 
 def probe_towers(folder: Path, models: dict[str, Path]) -> dict[str, float]:
