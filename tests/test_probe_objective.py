@@ -10,13 +10,23 @@ from torch.nn.functional import normalize
 
 from datasets_scripts.clips import ClipParameters
 from datasets_scripts.prepare_clips import prepare_clips
+from datasets_scripts.schema import PLANES
 from datasets_scripts.simulate_scans import SimulationParameters, simulate_scans
 from datasets_scripts.simulated_speech import SpeechParameters
 from modeling_dualrep import DualRepConfig, DualRepModel
 from modeling_dualrep.fusion import ResidualFusion
 from train.metrics_file import read_metrics
 from train.pretrain import build_processor
-from train.probe_objective import main, probe_objectives, same_plane_negatives, speech_found
+from train.pretrained import load_pretrained
+from train.probe_objective import (
+    embed_clips,
+    main,
+    plane_number,
+    probe_objectives,
+    same_plane_negatives,
+    speech_found,
+)
+from train.triples import open_clips
 
 CLIPS, DIM = 12, 16
 
@@ -62,6 +72,7 @@ def test_equal_speech_is_not_found() -> None:
 def test_negatives_of_the_same_plane_as_a_loop_finds_them() -> None:
     names = [f"{part}_similarity_embeds" for part in ("video", "audio", "image")]
     embeds, planes = drawn(*names), torch.tensor([0, 1, 2, 0, 1, -1, -1, 3, 0, 4, 5, 5])
+    embeds[names[2]] = embeds[names[0]]  # so that the own frame, no negative, is the most similar one
     expected: dict[str, list[float]] = {name: [] for name in ("in_batch", "share", "audio", "image")}
     for anchor in range(CLIPS):
         if planes[anchor] < 0:
@@ -83,6 +94,14 @@ def test_negatives_of_the_same_plane_as_a_loop_finds_them() -> None:
         assert found[measure].float().tolist() == pytest.approx(expected[name]), name
 
 
+def test_background_is_no_plane_to_share() -> None:
+    assert plane_number("background") == -1
+    assert {plane_number(plane) for plane in ("femur", "lips")} == {
+        PLANES.index("femur"),
+        PLANES.index("lips"),
+    }
+
+
 @pytest.mark.slow
 def test_recordings_clips_and_models_to_shares(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     simulation = SimulationParameters(
@@ -90,7 +109,7 @@ def test_recordings_clips_and_models_to_shares(tmp_path: Path, capsys: pytest.Ca
         scan_seconds=40,
         image_size=32,
         frames_per_second=5,
-        speech=SpeechParameters(relevant_share=1.0, wrong_share=0.0, chat_share=0.0),
+        speech=SpeechParameters(relevant_share=0.6, wrong_share=0.0, chat_share=0.0),
     )
     simulate_scans(tmp_path / "recordings", simulation)
     parameters = ClipParameters(stride_seconds=1, frame_size=16, validation_fraction=0.5)
@@ -100,6 +119,12 @@ def test_recordings_clips_and_models_to_shares(tmp_path: Path, capsys: pytest.Ca
         torch.manual_seed(1)
         DualRepModel(config).save_pretrained(tmp_path / name)
         build_processor(config).save_pretrained(tmp_path / name)
+    clips = embed_clips(*load_pretrained(str(tmp_path / "whole")), tmp_path / "clips")
+    fractions = [
+        row["speech_fraction"] for row in open_clips(str(tmp_path / "clips"), "medium", "validation")
+    ]
+    assert {len(values) for values in clips.embeds.values()} == {len(clips.clip_ids)}
+    assert len(clips.clip_ids) == sum(fraction >= 0.05 for fraction in fractions) < len(fractions)
     output = ["--output", str(tmp_path / "probe.json")]
     assert main([str(tmp_path), f"ours={tmp_path / 'whole'}", *output]) == 0
     metrics = read_metrics(tmp_path / "probe.json")["metrics"]

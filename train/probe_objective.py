@@ -22,13 +22,18 @@ from modeling_dualrep.losses import anchored_similarities, cosine_similarities
 from train.clip_planes import planes_of_clips
 from train.pretrained import load_pretrained
 from train.probes import CLIP_SECONDS, CONFIG, run_probe
-from train.triples import Triples, gallery_batches, list_clips, open_clips
+from train.triples import evaluation_triples, gallery_batches, list_clips, open_clips
 
 SPLIT, MINIMUM_SPEECH_FRACTION = "validation", 0.05
 BATCH, DEALS = 64, 20
 NEEDED = ("audio", "image", "contrastive_loss", "similarity_loss")
-PARTS = ("video_embeds", "audio_embeds")
-SIMILARITY_PARTS = ("video_similarity_embeds", "audio_similarity_embeds", "image_similarity_embeds")
+EMBEDS = (
+    "video_embeds",
+    "audio_embeds",
+    "video_similarity_embeds",
+    "audio_similarity_embeds",
+    "image_similarity_embeds",
+)
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,7 @@ def probe_objectives(folder: Path, models: dict[str, Path], batch: int = BATCH) 
                 f"Only {len(clips.clip_ids)} of the clips held out in {folder} have speech, but a batch "
                 f"takes {batch}."
             )
-        planes = torch.tensor([_plane_number(named[clip_id]) for clip_id in clips.clip_ids])
+        planes = torch.tensor([plane_number(named[clip_id]) for clip_id in clips.clip_ids])
         metrics |= {"clips/number": float(len(planes)), "clips/chance": 1 / batch}
         metrics |= _means(_batch_measures(model, clips, planes, batch), name)
     return metrics
@@ -84,17 +89,9 @@ def _load(path: Path) -> tuple[DualRepModel, DualRepProcessor]:
 @torch.inference_mode()
 def embed_clips(model: DualRepModel, processor: DualRepProcessor, dataset: Path) -> EmbeddedClips:
     """The held-out clips of a set that have speech, as in evaluation."""
-    config = model.config
-    triples = Triples(
-        processor,
-        config.num_frames,
-        config.video_config.image_size,
-        config.image_config.image_size,
-        seed=0,
-        minimum_speech_fraction=MINIMUM_SPEECH_FRACTION,
-    )
+    triples = evaluation_triples(model.config, processor, MINIMUM_SPEECH_FRACTION)
     clip_ids: list[str] = []
-    found: dict[str, list[Tensor]] = {name: [] for name in PARTS + SIMILARITY_PARTS}
+    found: dict[str, list[Tensor]] = {name: [] for name in EMBEDS}
     for ids, batch in gallery_batches(triples, open_clips(str(dataset), CONFIG, SPLIT), BATCH):
         outputs = model(**batch)
         sounding = batch["audio_mask"]
@@ -104,7 +101,7 @@ def embed_clips(model: DualRepModel, processor: DualRepProcessor, dataset: Path)
     return EmbeddedClips(clip_ids, {name: torch.cat(of_batches) for name, of_batches in found.items()})
 
 
-def _plane_number(plane: str) -> int:
+def plane_number(plane: str) -> int:
     """Its place among the planes; -1 for background, which is no plane to share."""
     return -1 if plane == BACKGROUND else PLANES.index(plane)
 

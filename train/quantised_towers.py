@@ -20,7 +20,7 @@ from train.pixels import PixelStatistics, channels_first
 from train.plane_results import SplitPredictions, split_scores
 from train.scan_splits import read_scan_splits
 from train.stored_rows import Row
-from train.triples import Triples, open_clips
+from train.triples import evaluation_triples, open_clips
 
 BATCH_ROWS = 16
 CALIBRATION_SPLIT, HELD_OUT_SPLIT = "train", "validation"
@@ -92,15 +92,7 @@ def clip_inputs(
         StoredRowsError: no such set, configuration or split.
         ExportError: the split has no rows.
     """
-    triples = Triples(
-        processor,
-        config.num_frames,
-        config.video_config.image_size,
-        config.image_config.image_size,
-        seed=0,
-        use_audio=config.use_audio,
-        use_image=config.use_image,
-    )
+    triples = evaluation_triples(config, processor)
     stream: Iterator[Row] = iter(open_clips(dataset, clips, split))
     decoded = [triples[0, row] for row in islice(stream, rows)]
     if not decoded:

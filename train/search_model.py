@@ -21,7 +21,7 @@ from train.model_folder import RECIPE_FILE
 from train.pretrained import PretrainedError, load_pretrained
 from train.search_index import SearchError
 from train.stored_sound import tower_sha256
-from train.triples import Triples
+from train.triples import Triples, evaluation_triples
 
 MINIMUM_SPEECH_FRACTION = 0.1
 
@@ -47,16 +47,7 @@ class SearchModel:
 
     def triples(self, minimum_speech_fraction: float) -> Triples:
         """How clips become inputs, as in evaluation, without single frames."""
-        config = self.model.config
-        return Triples(
-            self.processor,
-            config.num_frames,
-            config.video_config.image_size,
-            config.image_config.image_size,
-            seed=0,
-            minimum_speech_fraction=minimum_speech_fraction,
-            use_image=False,
-        )
+        return evaluation_triples(self.model.config, self.processor, minimum_speech_fraction, use_image=False)
 
 
 def load_search_model(source: str) -> SearchModel:

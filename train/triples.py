@@ -34,6 +34,7 @@ from datasets_scripts.schema import (
     START_S,
     clips_features,
 )
+from modeling_dualrep import DualRepConfig
 from train.arguments import AugmentationArguments, SpeechAugmentationArguments
 from train.augmentation import augment_frames
 from train.clip_order import ClipsError, SeededBatches
@@ -284,6 +285,32 @@ class Triples(Dataset):
         if images is not None:
             batch["pixel_values"] = stack_views(images)
         return BatchFeature(batch)
+
+
+def evaluation_triples(
+    config: DualRepConfig,
+    processor: ProcessorMixin,
+    minimum_speech_fraction: float = 0.0,
+    use_image: bool = True,
+) -> Triples:
+    """How clips become inputs of a model that is not trained: the same ones every time.
+
+    Args:
+        config: of the model; modalities without a tower are left out.
+        processor: of the model.
+        minimum_speech_fraction: a clip with less speech counts as without usable sound.
+        use_image: False leaves out the single frame.
+    """
+    return Triples(
+        processor,
+        config.num_frames,
+        config.video_config.image_size,
+        config.image_config.image_size,
+        seed=0,
+        minimum_speech_fraction=minimum_speech_fraction,
+        use_audio=config.use_audio,
+        use_image=config.use_image and use_image,
+    )
 
 
 def stack_views(views: Sequence[Tensor]) -> Tensor:
