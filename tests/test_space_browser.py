@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import pytest
 from space_helpers import SECONDS, write_models, write_remark, write_scan
 
 pytest.importorskip("gradio", reason="the app needs `uv sync --group demo`")
+httpx = pytest.importorskip("httpx", reason="comes with gradio")
 playwright = pytest.importorskip("playwright.sync_api", reason="the browser needs `uv sync --group demo`")
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [
@@ -283,7 +283,7 @@ def test_a_file_that_is_too_large_is_refused(browser: "playwright.Browser", app:
     assert answer.status_code == 413 and app.uploads() == []
 
 
-def post(app: App, route: str, file: Path) -> httpx.Response:
+def post(app: App, route: str, file: Path) -> "httpx.Response":
     with file.open("rb") as content:
         return httpx.post(f"{app.url}/gradio_api/{route}", files={"files": content}, timeout=60)
 
