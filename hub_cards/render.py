@@ -60,6 +60,7 @@ RECIPE_FIELDS = (
     "lr_scheduler_type",
     "warmup_steps",
     "mixed_precision",
+    "max_train_clips",
     "minimum_speech_fraction",
     "linear_probe",
     "balance",

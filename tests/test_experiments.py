@@ -120,24 +120,35 @@ def test_the_speech_tower_is_taught_once_for_all_pretrainings(experiments: Exper
     assert plain.speech_words.kept_in is None
 
 
-def test_matched_in_epochs_is_as_many_passes_as_over_the_medium_clips(
+def test_large_clips_are_matched_with_the_medium_ones_in_passes_or_in_number(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clips = {"large": 85, "medium": 20}
     monkeypatch.setattr("train.experiments.list_clips", lambda dataset, config, split: range(clips[config]))
-    matched = {"long": {"clips": "large", "matched_in": "epochs"}, "short": {"clips": "large"}}
+    matched = {
+        "long": {"clips": "large", "matched_in": "epochs"},
+        "short": {"clips": "large"},
+        "few": {"clips": "large", "matched_in": "clips"},
+    }
     experiments = small_experiments(tmp_path, pretrainings=matched, pretraining={"max_steps": 10})
     told = {
         name: pretraining_arguments(experiments, Pretraining(0, "printed", name, 0))
-        for name in ("long", "short", "medium")
+        for name in ("long", "short", "few", "medium")
     }
     # 21 batches of 4 in 85 clips, 5 in 20: two epochs of each.
     assert {name: arguments.max_steps for name, arguments in told.items()} == {
         "long": 42,
         "short": 10,
+        "few": 10,
         "medium": 10,
     }
-    assert told["long"].dataset_config == "large"
+    assert told["long"].dataset_config == told["few"].dataset_config == "large"
+    assert {name: arguments.max_train_clips for name, arguments in told.items()} == {
+        "long": None,
+        "short": None,
+        "few": 20,
+        "medium": None,
+    }
 
 
 def test_a_fine_tuning_takes_the_rate_and_length_of_its_search(experiments: Experiments) -> None:

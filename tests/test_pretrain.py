@@ -6,13 +6,15 @@ import shutil
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
-from itertools import cycle
+from itertools import cycle, islice
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from clips_helpers import TINY_MODEL, make_row, write_clips, write_small_set
 from hub_helpers import hub_in_this_process
@@ -25,7 +27,7 @@ from train.arguments import PretrainArguments, build, merge
 from train.checkpoint import saved_steps
 from train.interruption import RunInterruptedError
 from train.metrics_file import read_metrics
-from train.pretrain import main, pretrain, results_text
+from train.pretrain import find_clips, main, pretrain, results_text
 
 
 @pytest.fixture(autouse=True)
@@ -176,6 +178,23 @@ def test_the_same_seed_gives_the_same_run_and_another_another(clips: Path, tmp_p
 def test_epochs_are_counted_in_steps(clips: Path, tmp_path: Path) -> None:
     run(clips, tmp_path / "out", max_steps=None, num_train_epochs=2, checkpointing_steps=4)
     assert saved_steps(tmp_path / "out" / "checkpoints") == [4, 8]
+
+
+@pytest.mark.parametrize("composition", [{}, {"clips_of_scan_together": 2}, {"max_clips_of_scan": 4}])
+def test_a_run_on_some_clips_sees_these_in_every_epoch_and_no_others(
+    clips: Path, tmp_path: Path, composition: dict
+) -> None:
+    def seen(epochs: int, **fields: object) -> list[str]:
+        told = build(PretrainArguments, recipe(clips, tmp_path, **fields, **composition), "test")
+        order = find_clips(Accelerator(cpu=True), told, told.model_config()).order
+        batches = islice(order, epochs * order.batches_per_epoch)
+        return [row["clip_id"] for batch in batches for _, row in batch]
+
+    twice = seen(epochs=2, max_train_clips=12)
+    assert len(twice) == 24 and Counter(twice[:12]) == Counter(twice[12:]) and len(set(twice)) == 12
+    assert set(seen(epochs=1, max_train_clips=12, seed=1)) != set(twice)
+    everything = seen(epochs=1)
+    assert len(set(everything)) == 24 and set(seen(epochs=1, max_train_clips=99)) == set(everything)
 
 
 @pytest.mark.parametrize(

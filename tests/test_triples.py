@@ -24,9 +24,11 @@ from train.triples import (
     choose_gallery,
     clip_group,
     decode_audio,
+    draw_clips,
     gallery_batches,
     list_clips,
     normalised_batches,
+    only_clips,
     open_clips,
     pick_frames,
     read_rows,
@@ -258,6 +260,17 @@ def test_listing_and_reading_name_the_same_clips(clips: Path) -> None:
     rows = read_rows(str(clips), "medium", "validation", ["validation5", "validation2"])
     assert [row["clip_id"] for row in rows] == ["validation5", "validation2"]
     assert isinstance(rows[0]["frames"][0]["bytes"], bytes)
+
+
+def test_drawn_clips_alone_are_read_undecoded_and_in_their_order(clips: Path) -> None:
+    keys = list_clips(str(clips), "medium", "validation")
+    drawn = draw_clips(keys, 3, seed=0)
+    assert len(set(drawn)) == 3 and drawn == sorted(drawn, key=keys.index)
+    rows = list(only_clips(open_clips(str(clips), "medium", "validation"), drawn))
+    assert [row["clip_id"] for row in rows] == [key.clip_id for key in drawn]
+    assert isinstance(rows[0]["frames"][0]["bytes"], bytes)
+    assert draw_clips(keys, None, seed=0) == draw_clips(keys, 9, seed=0) == keys
+    assert draw_clips(keys, 3, seed=0) == drawn
 
 
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=30), st.integers(2, 60))

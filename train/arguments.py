@@ -163,6 +163,7 @@ class PretrainArguments:
             normalised by its own BatchNorm statistics. Left out: all clips at once.
         sync_batch_norm: BatchNorm of the video and the frame over the clips of all processes; needs GPUs.
         dataloader_num_workers: processes that decode clips; 0 decodes in the training process.
+        max_train_clips: train on so many clips alone, drawn by the seed; left out: on all.
         shuffle_buffer_clips: clips from which the next one is drawn, on top of shuffled shards.
         max_clips_of_scan: most clips of one scan in a batch, that of all processes; left out: as they come.
         clips_of_scan_together: clips of one scan that stand together in the order, so that many negatives
@@ -219,6 +220,7 @@ class PretrainArguments:
     gradient_cache_clips: int | None = None
     sync_batch_norm: bool = False
     dataloader_num_workers: int = 0
+    max_train_clips: int | None = None
     shuffle_buffer_clips: int = 1000
     max_clips_of_scan: int | None = None
     clips_of_scan_together: int | None = None
@@ -268,8 +270,7 @@ class PretrainArguments:
             "logging_steps",
         )
         positive += ("checkpoints_total_limit", "shuffle_buffer_clips", "expected_processes")
-        positive += ("bad_steps_limit",)
-        positive += ("gradient_cache_clips",)
+        positive += ("bad_steps_limit", "gradient_cache_clips", "max_train_clips")
         for name in positive:
             value = getattr(self, name)
             require(self, name, value is None or value >= 1, "at least 1")

@@ -18,7 +18,7 @@ from train.starting_model import IMAGENET, RANDOM
 # On the image tower, on the video tower, and with either of them frozen.
 PLANES, SALIENCY, PLANE_CLIPS, FROZEN = "planes", "saliency", "plane_clips", "_frozen"
 TASKS = tuple(base + end for base in (PLANES, SALIENCY, PLANE_CLIPS) for end in ("", FROZEN))
-STEPS, EPOCHS = "steps", "epochs"
+STEPS, EPOCHS, CLIPS = "steps", "epochs", "clips"
 MEDIUM, LARGE = "medium", "large"
 
 
@@ -44,7 +44,8 @@ class PretrainingSpec:
     Args:
         clips: medium (6 s) or large (2 s).
         matched_in: steps: as many optimizer steps as the setting says; epochs: as many passes over these
-            clips as that makes over the medium ones.
+            clips as that makes over the medium ones; clips: as many steps, on as many clips as there are
+            medium ones, drawn by the seed.
         fields: of PretrainArguments, put over those of the setting.
         relevant_speech: share of the remarks that are about the picture; None: as the benchmark has it.
         shuffled_speech: every clip has the sound of another one.
@@ -58,7 +59,8 @@ class PretrainingSpec:
 
     def __post_init__(self) -> None:
         require(self, "clips", self.clips in (MEDIUM, LARGE), f"{MEDIUM} or {LARGE}")
-        require(self, "matched_in", self.matched_in in (STEPS, EPOCHS), f"{STEPS} or {EPOCHS}")
+        matched = self.matched_in in (STEPS, EPOCHS, CLIPS)
+        require(self, "matched_in", matched, f"{STEPS}, {EPOCHS} or {CLIPS}")
         share = self.relevant_speech is None or 0 <= self.relevant_speech <= 1
         require(self, "relevant_speech", share, "between 0 and 1")
 

@@ -28,12 +28,14 @@ from train.experiment_plan import (
     with_needs,
 )
 from train.experiment_recipe import (
+    CLIPS,
     EPOCHS,
     FROZEN,
     MEDIUM,
     PLANE_CLIPS,
     PLANES,
     SALIENCY,
+    STEPS,
     ExperimentRecipe,
     read_experiment_recipe,
 )
@@ -203,7 +205,7 @@ def pretraining_arguments(experiments: Experiments, run: Pretraining) -> Pretrai
     if arguments.speech_words.steps:
         words = replace(arguments.speech_words, kept_in=str(experiments.output / TAUGHT_SPEECH))
         arguments = replace(arguments, speech_words=words)
-    return in_epochs_of_medium(arguments) if spec.matched_in == EPOCHS else arguments
+    return MATCHED[spec.matched_in](arguments)
 
 
 def in_epochs_of_medium(arguments: PretrainArguments) -> PretrainArguments:
@@ -214,6 +216,14 @@ def in_epochs_of_medium(arguments: PretrainArguments) -> PretrainArguments:
         for config in (arguments.dataset_config, MEDIUM)
     )
     return replace(arguments, max_steps=round(arguments.max_steps * here / medium))
+
+
+def on_as_many_as_medium(arguments: PretrainArguments) -> PretrainArguments:
+    """On as many clips as there are medium ones."""
+    return replace(arguments, max_train_clips=len(list_clips(arguments.dataset, MEDIUM, "train")))
+
+
+MATCHED = {STEPS: lambda arguments: arguments, EPOCHS: in_epochs_of_medium, CLIPS: on_as_many_as_medium}
 
 
 def finetuning_arguments(experiments: Experiments, run: RateSearch | Finetuning) -> FinetuneArguments:

@@ -11,7 +11,7 @@ status 143; a job that is started again with `--resume_from_checkpoint last_or_n
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,10 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration, set_seed
+from datasets import IterableDataset
 from tqdm import tqdm
 
-from datasets_scripts.schema import SCAN_ID
+from datasets_scripts.schema import CLIP_ID, SCAN_ID
 from hub_cards.push import check_before_training, push_finished_run
 from hub_cards.push_errors import PushError
 from hub_cards.render import write_card
@@ -80,8 +81,10 @@ from train.triples import (
     Triples,
     check_splits,
     choose_gallery,
+    draw_clips,
     gallery_batches,
     list_clips,
+    only_clips,
     open_clips,
     training_batches,
 )
@@ -206,9 +209,9 @@ def find_clips(accelerator: Accelerator, arguments: PretrainArguments, model: Du
     with accelerator.main_process_first():
         dataset = arguments.dataset or make_dataset(arguments)
     config = arguments.dataset_config
-    rows = open_clips(dataset, config, "train")
+    training = draw_clips(list_clips(dataset, config, "train"), arguments.max_train_clips, arguments.seed)
+    rows = open_training_clips(arguments, dataset, training)
     sound = encoded_sound(arguments, dataset, list(rows.features), model)
-    training = list_clips(dataset, config, "train")
     held_out = (
         list_clips(dataset, config, "validation") if "validation" in split_names(dataset, config) else []
     )
@@ -227,13 +230,21 @@ def find_clips(accelerator: Accelerator, arguments: PretrainArguments, model: Du
     return Clips(order, gallery, data_hash(dataset, config), dataset, sound)
 
 
+def open_training_clips(
+    arguments: PretrainArguments, dataset: str, training: list[ClipKey], columns: Sequence[str] | None = None
+) -> IterableDataset:
+    """The rows of these clips, with all columns or these alone."""
+    rows = open_clips(dataset, arguments.dataset_config, "train", columns)
+    return rows if arguments.max_train_clips is None else only_clips(rows, training)
+
+
 def batch_composition(
     arguments: PretrainArguments, dataset: str, training: list[ClipKey]
 ) -> ScanLimit | ScanGroups | None:
     """Of which scans a batch is made up, if the run says it."""
     if arguments.max_clips_of_scan is None and arguments.clips_of_scan_together is None:
         return None
-    scan_ids = open_clips(dataset, arguments.dataset_config, "train", columns=(SCAN_ID,))
+    scan_ids = open_training_clips(arguments, dataset, training, columns=(CLIP_ID, SCAN_ID))
     if arguments.clips_of_scan_together is not None:
         return ScanGroups(arguments.clips_of_scan_together, arguments.shuffle_buffer_clips, scan_ids)
     clips_of_scans = Counter(key.scan_id for key in training)
@@ -267,6 +278,7 @@ def data_order(accelerator: Accelerator, arguments: PretrainArguments, clips: Cl
         "data_hash": clips.hash,
         "seed": arguments.seed,
         "per_device_train_batch_size": arguments.per_device_train_batch_size,
+        "max_train_clips": arguments.max_train_clips,
         "shuffle_buffer_clips": arguments.shuffle_buffer_clips,
         "max_clips_of_scan": arguments.max_clips_of_scan,
         "clips_of_scan_together": arguments.clips_of_scan_together,

@@ -85,6 +85,20 @@ def list_clips(dataset: str, config: str, split: str) -> list[ClipKey]:
     return [ClipKey(row[CLIP_ID], row[SCAN_ID], row[START_S]) for row in rows]
 
 
+def draw_clips(keys: Sequence[ClipKey], clips: int | None, seed: int) -> list[ClipKey]:
+    """So many of the clips, or all where there are not more, in their order; None takes all."""
+    if clips is None or clips >= len(keys):
+        return list(keys)
+    drawn = random.Random(seed).sample(range(len(keys)), clips)
+    return [keys[index] for index in sorted(drawn)]
+
+
+def only_clips(rows: IterableDataset, keys: Sequence[ClipKey]) -> IterableDataset:
+    """The rows of these clips alone, in as many shards."""
+    wanted = {key.clip_id for key in keys}
+    return rows.filter(wanted.__contains__, input_columns=CLIP_ID)
+
+
 def choose_gallery(keys: Sequence[ClipKey], clips: int, clips_per_scan: int = 5) -> list[ClipKey]:
     """Clips to search among: from as many scans as give at least `clips_per_scan` each, evenly spaced in
     each.
