@@ -282,7 +282,10 @@ def test_a_recipe_of_an_earlier_version_lacks_no_field_that_has_its_default(expe
     check_run(experiments, PRETRAINED)
 
 
-def test_the_folder_may_be_moved(experiments: Experiments, tmp_path: Path) -> None:
+@pytest.mark.parametrize("words", [{}, {"steps": 2, "words": 4, "readers": 2}])
+def test_the_folder_may_be_moved(experiments: Experiments, tmp_path: Path, words: dict) -> None:
+    recipe = replace(experiments.recipe, pretraining=experiments.recipe.pretraining | {"speech_words": words})
+    experiments = replace(experiments, recipe=recipe)
     finish(experiments, FINETUNED)
     experiments.output.rename(tmp_path / "elsewhere")
     moved = replace(experiments, output=tmp_path / "elsewhere")

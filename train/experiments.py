@@ -11,7 +11,7 @@ import yaml
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from datasets_scripts.schema import GAZE_CONFIG, PLANE_CLIPS_CONFIG, PLANES_CONFIG
-from train.arguments import ArgumentsError, PretrainArguments, build, merge
+from train.arguments import ArgumentsError, PretrainArguments, SpeechWordsArguments, build, merge
 from train.checkpoint import LAST_OR_NEW
 from train.experiment_plan import (
     ClipSetKey,
@@ -162,12 +162,16 @@ def _check_recipe(path: Path, wanted: PretrainArguments | FinetuneArguments) -> 
     there = build(type(wanted), stored, str(path / RECIPE_FILE))
     places = PRETRAINING_PLACES if isinstance(wanted, PretrainArguments) else FINETUNING_PLACES
     for field in fields(wanted):
-        made, here = getattr(there, field.name), getattr(wanted, field.name)
+        made, here = (_without_place(getattr(told, field.name)) for told in (there, wanted))
         if field.name not in places and made != here:
             raise ExperimentError(
                 f"{path} was made by another recipe: its {field.name} is {made!r}, here it is {here!r}. "
                 f"{ELSEWHERE}"
             )
+
+
+def _without_place(value: Any) -> Any:
+    return replace(value, kept_in=None) if isinstance(value, SpeechWordsArguments) else value
 
 
 def _text(path: Path) -> str:
