@@ -127,14 +127,28 @@ def test_settings_differ_in_colour_however_many_the_recipe_has(
     tmp_path: Path, drawn: dict[str, Figure]
 ) -> None:
     """Ten settings of which this table shows none stand between the two."""
-    recipe = of_one_table(tmp_path, ["medium"])
+    recipe = of_one_table(tmp_path, ["random", "medium"])
     others = {f"other_{number}": recipe.settings["best"] for number in range(9)}
     settings = {"printed": recipe.settings["printed"], **others, "best": recipe.settings["best"]}
     recipe = replace(recipe, settings=settings)
-    save_figures(tmp_path, recipe, results_of(recipe, printed_medium=SPLITS, best_medium=SPLITS), [])
+    results = results_of(recipe, random=SPLITS, printed_medium=SPLITS, best_medium=SPLITS)
+    save_figures(tmp_path, recipe, results, [])
     (axes,) = drawn["table_1_planes.png"].axes
     bars = [bar for container in axes.containers if hasattr(container, "patches") for bar in container]
-    assert len({bar.get_facecolor() for bar in bars}) == len(bars) == 2
+    assert len({bar.get_facecolor() for bar in bars}) == len(bars) == 3
+
+
+def test_bars_of_a_single_row_are_named_by_their_settings(tmp_path: Path, drawn: dict[str, Figure]) -> None:
+    """Eleven settings have no colour each."""
+    recipe = of_one_table(tmp_path, ["medium"])
+    save_figures(tmp_path, recipe, results_of(recipe, printed_medium=(0.3,), best_medium=SPLITS), [])
+    figure = drawn["table_1_planes.png"]
+    (axes,) = figure.axes
+    bars = [bar for container in axes.containers if hasattr(container, "patches") for bar in container]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["as printed", "best"]
+    assert [bar.get_width() for bar in bars] == pytest.approx([30, 60]) and figure.legends == []
+    places = [bar.get_y() + bar.get_height() / 2 for bar in bars]
+    assert list(axes.get_yticks()) == pytest.approx(places)
 
 
 def test_saliency_is_drawn_as_it_is(tmp_path: Path, drawn: dict[str, Figure]) -> None:

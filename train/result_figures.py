@@ -32,6 +32,7 @@ PICTURED = {PLANES: "f1", PLANE_CLIPS: "f1", SALIENCY: "kld"}
 WIDTH = 8.0  # inches
 BAR_STEP = 0.28  # inches from one bar to the next
 TITLE_LETTERS = 80
+TICK_LETTERS = 40
 GREY = "0.5"
 Line = list[tuple[float, RowScores]]  # a share, 0 to 1, and the row that has it; from the smallest share
 
@@ -145,9 +146,33 @@ def save_bars(panel: Panel, path: Path) -> None:
         path: PNG file to write.
     """
     names = list(dict.fromkeys(row.row.name for row in panel.rows))
+    figure, axes = _figure(panel.title, 1.5 + BAR_STEP * (len(panel.rows) + 0.6 * len(names)))
+    if len(names) == 1:
+        _draw_settings(panel, axes)
+    else:
+        _draw_rows(panel, names, axes)
+    axes.set_xlabel(metric_title(panel.metric))
+    axes.grid(axis="x", alpha=0.3)
+    _legend(figure, axes)
+    figure.savefig(path, dpi=DOTS_PER_INCH)
+
+
+def _draw_settings(panel: Panel, axes: Axes) -> None:
+    """Bars of a single row, named by their settings."""
+    titles = []
+    for place, row in enumerate(panel.rows):
+        setting = row.row.setting
+        own = panel.recipe.rows[row.row.name] if setting is None else panel.recipe.settings[setting]
+        titles.append(textwrap.fill(own.title, TICK_LETTERS))
+        _draw_bar(axes, panel.values(row), place, GREY if setting is None else "C0", "")
+    axes.set_yticks(range(len(titles)), titles)
+    axes.set_ylim(len(titles) - 0.3, -0.7)
+
+
+def _draw_rows(panel: Panel, names: Sequence[str], axes: Axes) -> None:
+    """Bars of these rows, each with a colour a setting."""
     shown = {row.row.setting for row in panel.rows}
     settings = [setting for setting in panel.recipe.settings if setting in shown]
-    figure, axes = _figure(panel.title, 1.5 + BAR_STEP * (len(panel.rows) + 0.6 * len(names)))
     place, middles = 0.0, []
     for name in names:
         own = [row for row in panel.rows if row.row.name == name]
@@ -159,12 +184,8 @@ def save_bars(panel: Panel, path: Path) -> None:
             _draw_bar(axes, panel.values(row), place, color, label)
             place += 1
         place += 0.6
-    axes.set_yticks(middles, [textwrap.fill(panel.recipe.rows[name].title, 32) for name in names])
+    axes.set_yticks(middles, [textwrap.fill(panel.recipe.rows[name].title, TICK_LETTERS) for name in names])
     axes.set_ylim(place - 0.9, -0.7)
-    axes.set_xlabel(metric_title(panel.metric))
-    axes.grid(axis="x", alpha=0.3)
-    _legend(figure, axes)
-    figure.savefig(path, dpi=DOTS_PER_INCH)
 
 
 def _draw_bar(axes: Axes, values: np.ndarray, place: float, color: str, label: str) -> None:
@@ -262,7 +283,7 @@ def _draw_claims(axes: Axes, metric: str, claims: Sequence[ClaimResult]) -> None
             capsize=3,
         )
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_yticks(range(len(claims)), [textwrap.fill(claim.name, 40) for claim in claims])
+    axes.set_yticks(range(len(claims)), [textwrap.fill(claim.name, TICK_LETTERS) for claim in claims])
     axes.set_ylim(len(claims) - 0.4, -0.6)
     axes.set_xlabel(metric_unit(metric))
     axes.grid(axis="x", alpha=0.3)
