@@ -49,6 +49,7 @@ def test_a_kept_recipe_reads_back_as_it_was(tmp_path: Path, quick: bool) -> None
         ({"tables": {"1": {"tasks": ["plane"]}}}, r"tables\.1\.tasks is .*planes_frozen"),
         ({"tables": {"1": {"tasks": ["saliency"]}}}, "searches are missing"),
         ({"tables": {"1": {"settings": ["worst"]}}}, r"tables\.1\.settings names 'worst'"),
+        ({"tables": {"1": {"draws": [7]}}}, r"tables\.1\.draws names 7, but there is only 0"),
         ({"pretrainings": {"medium": {"clips": "huge"}}}, r"pretrainings\.medium\.clips is 'huge'"),
         ({"pretrainings": {"medium": {"relevant_speech": 2}}}, "between 0 and 1"),
         ({"searches": {"planes": {"steps": []}}}, r"searches\.planes\.steps"),

@@ -87,6 +87,17 @@ def test_every_run_comes_once_and_after_what_it_needs(tmp_path: Path) -> None:
     assert pretrained == {"printed medium", "best medium", "best silent", "best relevant"}
 
 
+def test_a_table_may_be_of_some_draws_alone(tmp_path: Path) -> None:
+    other = {"draws": [1]}
+    recipe = small_recipe(tmp_path, draws=[0, 1], tables={"other": other})
+    (tmp_path / EXPERIMENT_FILE).write_text(recipe.to_yaml())
+    shown = {(each.table, each.draw) for each in read_results(tmp_path)}
+    assert shown == {("1", 0), ("1", 1), ("other", 1)}
+    silent = {run.draw for run in planned_runs(recipe, select_all(recipe)) if "silent" in run.place}
+    assert silent == {1}
+    assert planned_runs(recipe, Selection(("other",), (0,), (0,))) == []
+
+
 def test_the_search_is_made_once_a_row_on_the_first_seed(tmp_path: Path) -> None:
     recipe = small_recipe(tmp_path)
     runs = planned_runs(recipe, Selection(("1",), (0,), (1,), settings=("best",), rows=("medium",)))

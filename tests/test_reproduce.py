@@ -151,6 +151,7 @@ def test_what_could_not_be_made_is_tried_again_and_told(
     ("flags", "refusal"),
     [
         (["--tables", "4"], r"--tables: .*has no 4, but 1, other"),
+        (["--tables", "1", "--rows", "silent"], "has nothing of that: the tables 1 have no such rows"),
         (["--rows", "medum"], r"--rows: .*no medum"),
         (["--settings", "worst"], "--settings"),
         (["--seeds", "7"], "--seeds: .*no 7, but 0, 1"),

@@ -163,6 +163,12 @@ def table_rows(recipe: ExperimentRecipe, selection: Selection, table: str) -> li
     return sorted(rows, key=lambda row: row.setting is not None)
 
 
+def table_draws(recipe: ExperimentRecipe, selection: Selection, table: str) -> list[int]:
+    """The draws of the data that a table is made on."""
+    own = recipe.tables[table].draws
+    return [draw for draw in selection.draws if own is None or draw in own]
+
+
 def planned_runs(recipe: ExperimentRecipe, selection: Selection) -> list[Run]:
     """Every run that the tables need, draw by draw and seed by seed, so that whole tables come early."""
     return with_needs(
@@ -172,6 +178,7 @@ def planned_runs(recipe: ExperimentRecipe, selection: Selection) -> list[Run]:
             for draw in selection.draws
             for seed in selection.seeds
             for table in selection.tables
+            if draw in table_draws(recipe, selection, table)
             for task in recipe.tables[table].tasks
             for row in table_rows(recipe, selection, table)
         ],

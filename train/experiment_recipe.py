@@ -90,12 +90,14 @@ class TableSpec:
             trained.
         rows: names of rows.
         settings: in which pretraining is done.
+        draws: of the data, among the recipe's; None: all of these.
     """
 
     title: str
     tasks: tuple[str, ...]
     rows: tuple[str, ...]
     settings: tuple[str, ...]
+    draws: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         require(self, "tasks", set(self.tasks) <= set(TASKS), f"among {', '.join(TASKS)}")
@@ -230,10 +232,10 @@ def _entries(cls: type, entries: Any, source: str, section: str) -> dict[str, An
 def _check_names_used(recipe: ExperimentRecipe, source: str) -> None:
     """Raises ArgumentsError for a name that stands for nothing, and for settings that go in a circle."""
 
-    def check(names: tuple[str, ...], known: Any, place: str) -> None:
+    def check(names: tuple[Any, ...], known: Any, place: str) -> None:
         for name in names:
             if name not in known:
-                there = ", ".join(sorted(known))
+                there = ", ".join(sorted(map(str, known)))
                 raise ArgumentsError(f"{source}: {place} names {name!r}, but there is only {there}.")
 
     for name in recipe.settings:
@@ -249,6 +251,7 @@ def _check_names_used(recipe: ExperimentRecipe, source: str) -> None:
     for name, table in recipe.tables.items():
         check(table.rows, recipe.rows, f"tables.{name}.rows")
         check(table.settings, recipe.settings, f"tables.{name}.settings")
+        check(table.draws or (), recipe.draws, f"tables.{name}.draws")
         check(table.tasks, recipe.searches, f"tables.{name}.tasks, whose searches are missing,")
         bases = tuple(task.removesuffix(FROZEN) for task in table.tasks)
         check(bases, recipe.finetuning, f"tables.{name}.tasks, whose finetuning is missing,")

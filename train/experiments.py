@@ -24,6 +24,7 @@ from train.experiment_plan import (
     finetuning_place,
     pretraining_of,
     select_all,
+    table_draws,
     table_rows,
     with_needs,
 )
@@ -384,7 +385,7 @@ def read_results(output: Path, selection: Selection | None = None) -> list[RowRe
         for table in selection.tables
         for task in recipe.tables[table].tasks
         for row in table_rows(recipe, selection, table)
-        for draw in selection.draws
+        for draw in table_draws(recipe, selection, table)
         for seed in selection.seeds
     ]
 

@@ -179,6 +179,11 @@ def select(recipe: ExperimentRecipe, options: argparse.Namespace) -> Selection:
         if unknown:
             there = ", ".join(map(str, known))
             raise ArgumentsError(f"--{flag}: {options.recipe} has no {', '.join(unknown)}, but {there}.")
+    if not planned_runs(recipe, selection):
+        raise ArgumentsError(
+            f"{options.recipe} has nothing of that: the tables {', '.join(selection.tables)} have no such "
+            "rows, settings or draws. Ask for others, or for all."
+        )
     return selection
 
 
