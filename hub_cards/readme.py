@@ -61,6 +61,8 @@ FURTHER = (
     "table_controls_planes_frozen",
     "table_relevance_planes",
     "table_relevance_planes_frozen",
+    "table_options_planes",
+    "table_options_planes_frozen",
     "table_video_tower_plane_clips_frozen",
     "table_saliency_parts_saliency",
     "table_saliency_parts_saliency_frozen",
