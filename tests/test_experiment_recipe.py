@@ -156,3 +156,8 @@ def test_the_paper_s_rows_are_there() -> None:
     assert set(recipe.tables["3"].rows) == {"mmsl_only", "mmcl_only", "without_image", "medium"}
     assert len(recipe.seeds) >= 3 and len(recipe.draws) >= 2 and recipe.splits == 5
     assert {"imagenet", "random", "best_medium", "printed_large"} <= full_row_names(recipe)
+
+
+def test_no_setting_of_the_shipped_smoke_test_is_long() -> None:
+    recipe = read_experiment_recipe(SHIPPED, quick=True)
+    assert {recipe.pretraining_fields(setting)["max_steps"] for setting in recipe.settings} == {4}
