@@ -24,7 +24,7 @@ from transformers import AutoModel, AutoProcessor
 
 import train.pretrain
 from train.arguments import PretrainArguments, build, merge
-from train.checkpoint import saved_steps
+from train.checkpoint import CheckpointError, saved_steps
 from train.interruption import RunInterruptedError
 from train.metrics_file import read_metrics
 from train.pretrain import find_clips, main, pretrain, results_text
@@ -195,6 +195,12 @@ def test_a_run_on_some_clips_sees_these_in_every_epoch_and_no_others(
     assert set(seen(epochs=1, max_train_clips=12, seed=1)) != set(twice)
     everything = seen(epochs=1)
     assert len(set(everything)) == 24 and set(seen(epochs=1, max_train_clips=99)) == set(everything)
+
+
+def test_resuming_on_other_clips_is_refused(clips: Path, tmp_path: Path) -> None:
+    run(clips, tmp_path, max_steps=2, checkpointing_steps=2, max_train_clips=12)
+    with pytest.raises(CheckpointError, match="max_train_clips is 12, this run's is 18"):
+        run(clips, tmp_path, max_steps=4, max_train_clips=18, resume_from_checkpoint="last")
 
 
 @pytest.mark.parametrize(
