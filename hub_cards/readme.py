@@ -85,6 +85,13 @@ OBJECTIVE_COLUMNS = {
     "same_plane_of_hardest_audio": "hardest speech of the same plane",
     "same_plane_of_hardest_image": "hardest frame of the same plane",
 }
+# What MMSL's gradient was compared by in these models: shares, and directions, which are no percentages.
+GRADIENT_COLUMNS = {
+    "similarity_share_of_video": ("share of MMSL, video tower", "{:.1%}"),
+    "direction_of_video": ("cosine with MMCL's, video tower", "{:.2f}"),
+    "similarity_share_of_image": ("share of MMSL, image tower", "{:.1%}"),
+    "direction_of_image": ("cosine with MMCL's, image tower", "{:.2f}"),
+}
 GAZE_ROWS = {
     "test": "the demo's model",
     "center_prior": "centre prior: the mean map, whatever the frame",
@@ -204,6 +211,19 @@ def objective_table(metrics: dict[str, float]) -> str:
     return "\n".join([*lines, "| chance | " + " | ".join(cells) + " |"])
 
 
+def gradient_table(metrics: dict[str, float]) -> str:
+    """How much the similarity losses pull at the towers of pretrained models, and whereto, as Markdown.
+
+    Args:
+        metrics: as `python -m train.probe_gradients` writes them.
+    """
+    lines = [_header("gradient", [title for title, _ in GRADIENT_COLUMNS.values()])]
+    for name, title in OBJECTIVES.items():
+        cells = [form.format(metrics[f"{name}/{column}"]) for column, (_, form) in GRADIENT_COLUMNS.items()]
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def int8_table(int8: dict[str, Any]) -> str:
     """What int8 costs a classifier of planes, and what it saves, as Markdown.
 
@@ -230,6 +250,7 @@ def tables() -> dict[str, str]:
         "probe": probe_table(_kept("benchmark/speech_probe")["metrics"]),
         "contents": contents_table(_kept("benchmark/description")["clips"]),
         "objective": objective_table(_kept("benchmark/objective_probe")["metrics"]),
+        "gradient": gradient_table(_kept("benchmark/gradient_probe")["metrics"]),
         "int8": int8_table(_kept("int8/planes")["int8"]),
         "gaze": gaze_table(_kept("gaze")["metrics"]),
         "speed": speed_table([_kept(f"speed/{name}") for name in SPEED]),

@@ -9,6 +9,7 @@ from hub_cards.readme import (
     BEGIN,
     END,
     FURTHER,
+    GRADIENT_COLUMNS,
     OBJECTIVE_COLUMNS,
     OBJECTIVES,
     PAPER,
@@ -22,6 +23,7 @@ from hub_cards.readme import (
     demo_results,
     demo_table,
     gaze_table,
+    gradient_table,
     int8_table,
     objective_table,
     planes_table,
@@ -90,6 +92,16 @@ def test_what_clips_hold_and_what_the_losses_see_are_shares():
     lines = objective_table(metrics | {"clips/chance": 1 / 64}).splitlines()
     assert lines[2] == "| as printed, medium | 0.0% | 1.0% | 2.0% | 3.0% | 4.0% |"
     assert lines[-1] == "| chance | 1.6% | 1.6% | 1.6% | 5.0% | 5.0% |"
+
+
+def test_what_the_similarity_losses_pull_is_a_share_and_whereto_a_cosine():
+    metrics = {f"{name}/{column}": 0.031 for name in OBJECTIVES for column in GRADIENT_COLUMNS}
+    lines = gradient_table(metrics | {"best_medium/direction_of_image": -0.614}).splitlines()
+    assert lines[0].split(" | ")[-1] == "cosine with MMCL's, image tower |"
+    assert lines[2:] == [
+        "| as printed, medium | 3.1% | 0.03 | 3.1% | 0.03 |",
+        "| best setting, medium | 3.1% | 0.03 | 3.1% | -0.61 |",
+    ]
 
 
 def test_what_int8_costs_stands_beside_what_it_saves():

@@ -66,7 +66,7 @@ def probe_objectives(folder: Path, models: dict[str, Path], batch: int = BATCH) 
     named = planes_of_clips(keys, folder / "recordings", folder / "clips", CONFIG, CLIP_SECONDS)
     metrics: dict[str, float] = {}
     for name, path in models.items():
-        model, processor = _load(path)
+        model, processor = load_with_all_terms(path)
         clips = embed_clips(model, processor, folder / "clips")
         if len(clips.clip_ids) < batch:
             raise ValueError(
@@ -79,7 +79,12 @@ def probe_objectives(folder: Path, models: dict[str, Path], batch: int = BATCH) 
     return metrics
 
 
-def _load(path: Path) -> tuple[DualRepModel, DualRepProcessor]:
+def load_with_all_terms(path: Path) -> tuple[DualRepModel, DualRepProcessor]:
+    """A pretrained model that has every loss with every modality.
+
+    Raises:
+        ValueError: it cannot be loaded, or lacks one.
+    """
     model, processor = load_pretrained(str(path))
     if not all(getattr(model.config, f"use_{part}") for part in NEEDED):
         raise ValueError(f"The model in {path} was not pretrained with all terms: give one that was.")

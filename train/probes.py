@@ -39,7 +39,7 @@ def run_probe(name: str, description: str, probe: Probe, command_line: Sequence[
         print(f"{name}.py: {error}", file=sys.stderr)
         return 2
     for measure, value in metrics.items():
-        print(f"{measure:40}{value:.3f}")
+        print(f"{measure:48}{value:.3f}")
     return 0
 
 
