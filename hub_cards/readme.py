@@ -76,6 +76,11 @@ PROBED = {
     "printed_medium": "as printed, medium",
     "best_medium": "best setting, medium: taught everyday words, then frozen",
 }
+# How much of a remark the clips held that the towers heard.
+HELD = {
+    "whole": "a whole remark about the picture, in 6 s",
+    "part": "a part of one, in 2 s",
+}
 # Of pretrained models whose losses were probed, by their names in the kept file; and what was asked.
 OBJECTIVES = {"printed_medium": "as printed, medium", "best_medium": "best setting, medium"}
 OBJECTIVE_COLUMNS = {
@@ -174,11 +179,13 @@ def probe_table(metrics: dict[str, float]) -> str:
     Args:
         metrics: as `python -m train.probe_speech` writes them.
     """
-    lines = [_header("speech tower", ["plane named"])]
-    lines += [f"| {title} | {metrics[f'{name}/accuracy']:.1%} |" for name, title in PROBED.items()]
-    lines.append(f"| the most frequent plane, always | {metrics['clips/most_frequent_share']:.1%} |")
-    clips = f"{metrics['clips/number']:.0f} clips with a whole remark about the picture."
-    return "\n".join([*lines, "", clips])
+    lines = [_header("plane named by the speech tower", HELD.values())]
+    for name, title in PROBED.items():
+        cells = [f"{metrics[f'{name}/accuracy_{held}']:.1%}" for held in HELD]
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    cells = [f"{metrics[f'clips/most_frequent_share_{held}']:.1%}" for held in HELD]
+    lines.append("| the most frequent plane, always | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", f"{metrics['clips/number']:.0f} clips of each kind."])
 
 
 def contents_table(clips: dict[str, Any]) -> str:

@@ -10,10 +10,10 @@ from clips_helpers import TINY_MODEL
 from datasets_scripts.clips import ClipParameters
 from datasets_scripts.prepare_clips import prepare_clips
 from datasets_scripts.simulate_scans import SimulationParameters, simulate_scans
-from datasets_scripts.simulated_speech import SpeechParameters
+from datasets_scripts.simulated_speech import Remark, SpeechParameters
 from modeling_dualrep import DualRepConfig, DualRepModel
 from train.metrics_file import read_metrics
-from train.probe_speech import fit_linear, main, probe_accuracy
+from train.probe_speech import RemarkClips, fit_linear, main, plane_said, probe_accuracy
 
 
 def test_what_stands_in_the_features_is_found() -> None:
@@ -35,6 +35,31 @@ def test_features_that_tell_scans_alone_do_not_help() -> None:
     assert probe_accuracy(features, labels, scans) < 0.75
 
 
+def test_the_plane_said_is_of_a_whole_remark_or_of_the_longest_part() -> None:
+    remarks = [
+        Remark(0.0, 3.9, "plane", "femur", "the femur"),
+        Remark(4.0, 4.5, "plane", "lips", "lips"),
+        Remark(4.6, 9.0, "chat", "kidneys", "it rains"),
+        Remark(9.1, 12.0, "plane", "profile", "a profile"),
+    ]
+    assert plane_said(remarks, 1.0, 6.0) == "lips"
+    assert plane_said(remarks, 1.0, 4.4) == "femur"
+    assert plane_said(remarks, 4.2, 10.0) == "profile"
+    assert plane_said(remarks, 4.2, 9.2) == "lips"
+
+
+def test_as_many_clips_are_drawn_with_what_belongs_to_them() -> None:
+    clips = RemarkClips(
+        [torch.tensor([number]) for number in range(20)], torch.arange(20), [str(n) for n in range(20)]
+    )
+    drawn = clips.drawn(8)
+    numbers = [int(features) for features in drawn.features]
+    assert len(set(numbers)) == 8 and numbers != list(range(8))
+    assert drawn.labels.tolist() == numbers and drawn.scans == [str(number) for number in numbers]
+    assert clips.drawn(8).scans == drawn.scans
+    assert clips.drawn(20).scans == clips.scans
+
+
 @pytest.mark.slow
 def test_recordings_clips_and_a_model_to_accuracies(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     simulation = SimulationParameters(
@@ -45,15 +70,17 @@ def test_recordings_clips_and_a_model_to_accuracies(tmp_path: Path, capsys: pyte
         speech=SpeechParameters(relevant_share=1.0, wrong_share=0.0, chat_share=0.0),
     )
     simulate_scans(tmp_path / "recordings", simulation)
-    prepare_clips(
-        tmp_path / "recordings", tmp_path / "clips", ClipParameters(stride_seconds=3, frame_size=16)
-    )
+    for clip_seconds in (6, 2):
+        parameters = ClipParameters(clip_seconds=clip_seconds, stride_seconds=clip_seconds / 2, frame_size=16)
+        prepare_clips(tmp_path / "recordings", tmp_path / "clips", parameters)
     torch.manual_seed(1)
     DualRepModel(DualRepConfig(**TINY_MODEL)).save_pretrained(tmp_path / "model")
     words = [str(tmp_path), f"ours={tmp_path / 'model'}", "--output", str(tmp_path / "probe.json")]
     assert main(words) == 0
     metrics = read_metrics(tmp_path / "probe.json")["metrics"]
-    assert set(metrics) == {"clips/number", "clips/most_frequent_share", "drawn/accuracy", "ours/accuracy"}
-    assert metrics["clips/number"] >= 4 and 0 <= metrics["ours/accuracy"] <= 1
+    shares = {f"{name}/accuracy_{held}" for name in ("drawn", "ours") for held in ("whole", "part")}
+    shares |= {f"clips/most_frequent_share_{held}" for held in ("whole", "part")}
+    assert set(metrics) == {"clips/number"} | shares
+    assert metrics["clips/number"] >= 4 and all(0 <= metrics[name] <= 1 for name in shares)
     assert main([str(tmp_path), "ours=nowhere", "--output", str(tmp_path / "x.json")]) == 2
     assert "probe_speech.py: " in capsys.readouterr().err

@@ -1,4 +1,5 @@
-"""Does a speech tower hear what is said? A linear probe tells a remark's plane by the tower's features.
+"""Does a speech tower hear what is said? A linear probe tells a remark's plane by the tower's features, of
+whole remarks in clips of 6 s, and of parts of remarks in clips of 2 s.
 
 python -m train.probe_speech FOLDER NAME=MODEL [NAME=MODEL ...] --output FILE.json
 
@@ -8,21 +9,49 @@ and each MODEL a folder that pretraining wrote. Beside them stands a tower with 
 
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from datasets_scripts.benchmark_description import PLANE_REMARK, read_remarks, whole_remarks
+from datasets_scripts.benchmark_description import (
+    PART,
+    PLANE_REMARK,
+    WHOLE,
+    read_remarks,
+    speech_of,
+    whole_remarks,
+)
 from datasets_scripts.schema import PLANES
+from datasets_scripts.shards import read_info
+from datasets_scripts.simulated_speech import Remark
 from modeling_dualrep import DualRepConfig, DualRepModel
 from train.clip_planes import recording_of_scan
 from train.pretrain import build_processor
-from train.probes import CLIP_SECONDS, CONFIG, run_probe
+from train.probes import run_probe
 from train.triples import decode_audio, log_mel, open_clips
 
 FOLDS, PENALTY, BATCH = 5, 1e-2, 32
+# Clips and what of a remark they hold.
+HELD = {"whole": ("medium", WHOLE), "part": ("large", PART)}
+
+
+@dataclass(frozen=True)
+class RemarkClips:
+    """Log-mels (time, mel), planes (clips,) and scans of clips with remarks about the picture."""
+
+    features: list[Tensor]
+    labels: Tensor
+    scans: list[str]
+
+    def drawn(self, number: int) -> "RemarkClips":
+        """So many of them, the same ones every time."""
+        order = torch.randperm(len(self.scans), generator=torch.Generator().manual_seed(0))[:number]
+        picked = sorted(order.tolist())
+        features, scans = ([values[place] for place in picked] for values in (self.features, self.scans))
+        return RemarkClips(features, self.labels[picked], scans)
 
 
 def main(command_line: Sequence[str] | None = None) -> int:
@@ -31,8 +60,8 @@ def main(command_line: Sequence[str] | None = None) -> int:
 
 
 def probe_towers(folder: Path, models: dict[str, Path]) -> dict[str, float]:
-    """Share of remarks whose plane a linear classifier names, by model; clips of one scan are never on both
-    sides.
+    """Share of remarks whose plane a linear classifier names, by model and by how much of the remark the clip
+    holds: as many clips of each, none of one scan on both sides.
 
     Args:
         folder: with `clips` and `recordings`.
@@ -40,41 +69,54 @@ def probe_towers(folder: Path, models: dict[str, Path]) -> dict[str, float]:
     """
     whole = {name: DualRepModel.from_pretrained(path) for name, path in models.items()}
     config = next(iter(whole.values())).config
-    features, labels, scans = remarks_of_clips(folder, config)
     torch.manual_seed(0)
     towers = {"drawn": DualRepModel(config)} | whole
-    counts = labels.bincount()
-    metrics = {
-        "clips/number": float(len(labels)),
-        "clips/most_frequent_share": counts.max().item() / len(labels),
-    }
-    for name, model in towers.items():
-        pooled = pooled_features(model, features)
-        metrics[f"{name}/accuracy"] = probe_accuracy(pooled, labels, scans)
+    heard = {held: clips_with_remarks(folder, config, *of) for held, of in HELD.items()}
+    number = min(len(clips.scans) for clips in heard.values())
+    metrics = {"clips/number": float(number)}
+    for held, clips in heard.items():
+        drawn = clips.drawn(number)
+        metrics[f"clips/most_frequent_share_{held}"] = drawn.labels.bincount().max().item() / number
+        for name, model in towers.items():
+            pooled = pooled_features(model, drawn.features)
+            metrics[f"{name}/accuracy_{held}"] = probe_accuracy(pooled, drawn.labels, drawn.scans)
     return metrics
 
 
-def remarks_of_clips(folder: Path, config: DualRepConfig) -> tuple[list[Tensor], Tensor, list[str]]:
-    """Log-mels (time, mel), planes (clips,) and scans of clips that hold a whole remark about the picture.
+def clips_with_remarks(folder: Path, model: DualRepConfig, config: str, contents: str) -> RemarkClips:
+    """The clips of all splits that hold so much of a remark about the picture.
+
+    Args:
+        folder: with `clips` and `recordings`.
+        model: what takes the log-mels.
+        config: of the clips.
+        contents: as `speech_of` says it.
 
     Raises:
         ValueError: there is no such clip.
     """
-    files = recording_of_scan(folder / "recordings", folder / "clips", CONFIG)
+    files = recording_of_scan(folder / "recordings", folder / "clips", config)
     remarks = {scan_id: read_remarks(recording.video.parent) for scan_id, recording in files.items()}
-    processor = build_processor(config)
+    seconds = read_info(folder / "clips", config)["clip_seconds"]
+    processor = build_processor(model)
     features, labels, scans = [], [], []
     for split in ("train", "validation"):
-        for row in open_clips(str(folder / "clips"), CONFIG, split):
-            of_clip = whole_remarks(remarks[row["scan_id"]], row["start_s"], row["start_s"] + CLIP_SECONDS)
-            planes = [remark.label for remark in of_clip if remark.kind == PLANE_REMARK]
-            if planes:
+        for row in open_clips(str(folder / "clips"), config, split):
+            clip = remarks[row["scan_id"]], row["start_s"], row["start_s"] + seconds
+            if speech_of(*clip) == contents:
                 features.append(log_mel(processor, decode_audio(row["audio"])))
-                labels.append(PLANES.index(planes[0]))
+                labels.append(PLANES.index(plane_said(*clip)))
                 scans.append(row["scan_id"])
     if not labels:
-        raise ValueError(f"No clip of {folder} holds a whole remark about the picture.")
-    return features, torch.tensor(labels), scans
+        raise ValueError(f"No {config} clip of {folder} holds {contents}.")
+    return RemarkClips(features, torch.tensor(labels), scans)
+
+
+def plane_said(remarks: Sequence[Remark], start_s: float, end_s: float) -> str:
+    """The plane of the remark that a clip holds most of: of a whole one, where it holds any."""
+    about = [remark for remark in remarks if remark.kind == PLANE_REMARK]
+    heard = whole_remarks(about, start_s, end_s) or about
+    return max(heard, key=lambda remark: min(remark.end_s, end_s) - max(remark.start_s, start_s)).label
 
 
 @torch.inference_mode()
