@@ -6,7 +6,8 @@ python train/reproduce.py --tables further --minutes 9 --output OUT    # the oth
 python train/reproduce.py --dataset_clips CLIPS --dataset_frames FRAMES --output OUT   # on your own
 
 Every run leaves its result in a folder of its own: the same command goes on where it was stopped, and the
-same command a second time beside the first shares its work.
+same command a second time beside the first shares its work; on one machine bind each to cores of its own
+(`taskset`), or their threads wait for each other.
 """
 
 import argparse
