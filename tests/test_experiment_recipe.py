@@ -158,6 +158,10 @@ def test_the_paper_s_rows_are_there() -> None:
     assert {"imagenet", "random", "best_medium", "printed_large"} <= full_row_names(recipe)
 
 
-def test_no_setting_of_the_shipped_smoke_test_is_long() -> None:
+def test_no_pretraining_of_the_shipped_smoke_test_is_long() -> None:
     recipe = read_experiment_recipe(SHIPPED, quick=True)
     assert {recipe.pretraining_fields(setting)["max_steps"] for setting in recipe.settings} == {4}
+    own_steps = {
+        spec.fields["max_steps"] for spec in recipe.pretrainings.values() if "max_steps" in spec.fields
+    }
+    assert own_steps == {8}

@@ -12,6 +12,7 @@ from transformers import BatchFeature
 from modeling_dualrep import DualRepConfig, DualRepModel
 from train.metrics_file import read_metrics
 from train.probe_gradients import gradients_compared, main, probe_gradients
+from train.triples import gallery_batches
 
 CLIPS = 6
 
@@ -86,6 +87,29 @@ def held_out(clips: int) -> list[dict]:
     for number, row in enumerate(rows):
         random.Random(number).shuffle(row["frames"])
     return rows
+
+
+def test_batches_mix_the_scans_and_the_model_is_in_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_clips(tmp_path / "clips", [[make_row("t", "other", 0.0)]], [held_out(24)])
+    tiny_model().save_pretrained(tmp_path / "model")
+    tiny_processor().save_pretrained(tmp_path / "model")
+    training, scans = [], []
+
+    def batches(triples, rows, batch_size):
+        scans.extend(row["scan_id"] for row in rows)
+        return gallery_batches(triples, rows, batch_size)
+
+    def compared(model, inputs):
+        training.append(model.training)
+        return {"measure": 0.0}
+
+    monkeypatch.setattr("train.probe_gradients.gallery_batches", batches)
+    monkeypatch.setattr("train.probe_gradients.gradients_compared", compared)
+    probe_gradients(tmp_path, {"ours": tmp_path / "model"}, batch=8)
+    assert training == [True, True, True]
+    assert len(scans) == 24 and len(set(scans[:8])) > 2
 
 
 def test_clips_and_models_to_shares(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

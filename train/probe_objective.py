@@ -21,10 +21,11 @@ from modeling_dualrep import DualRepModel, DualRepProcessor
 from modeling_dualrep.losses import anchored_similarities, cosine_similarities
 from train.clip_planes import planes_of_clips
 from train.pretrained import load_pretrained
-from train.probes import CLIP_SECONDS, CONFIG, run_probe
+from train.probes import CONFIG, run_probe
 from train.triples import evaluation_triples, gallery_batches, list_clips, open_clips
 
 SPLIT, MINIMUM_SPEECH_FRACTION = "validation", 0.05
+CLIP_SECONDS = 6.0
 BATCH, DEALS = 64, 20
 NEEDED = ("audio", "image", "contrastive_loss", "similarity_loss")
 EMBEDS = (

@@ -9,7 +9,7 @@ from pathlib import Path
 from train.metrics_file import write_metrics
 from train.stored_rows import data_hash
 
-CONFIG, CLIP_SECONDS = "medium", 6.0
+CONFIG = "medium"
 MODEL_NAME = re.compile(r"[a-z0-9_]+")
 # From the benchmark's set for pretraining and model folders by name to measures by name.
 Probe = Callable[[Path, dict[str, Path]], dict[str, float]]
