@@ -1,5 +1,6 @@
 """The recipe of the experiments: settings over settings, names that stand for something, the smoke test."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from train.experiment_recipe import full_row_names, read_experiment_recipe
 from train.finetune_arguments import FinetunePlanesArguments, FinetuneSaliencyArguments
 
 SHIPPED = Path(__file__).resolve().parents[1] / "train" / "recipes" / "reproduce.yaml"
+DESCRIPTION = SHIPPED.parents[2] / "hub_cards" / "results" / "benchmark" / "description.json"
 CLAIM = {"name": "a", "task": "planes", "metric": "f1", "better": "best_medium", "worse": "random"}
 
 
@@ -130,13 +132,14 @@ def test_the_printed_setting_is_the_paper_s() -> None:
 
 def test_the_best_setting_is_all_options_and_each_stands_alone_beside_it() -> None:
     recipe = read_experiment_recipe(SHIPPED)
-    options = {name: spec for name, spec in recipe.settings.items() if name not in ("printed", "best")}
+    longer = {name for name, spec in recipe.settings.items() if set(spec.fields) == {"max_steps"}}
+    options = {k: v for k, v in recipe.settings.items() if k not in longer | {"printed", "best"}}
     together: dict = {}
     for spec in options.values():
         assert spec.over == "printed" and spec.fields
         together = merge(together, spec.fields)
     assert together == recipe.settings["best"].fields and recipe.settings["best"].over == "printed"
-    assert set(recipe.tables["options"].settings) == {"printed", "best", *options}
+    assert set(recipe.tables["options"].settings) == {"printed", "best", *options, *longer}
 
 
 def test_every_initialisation_has_the_same_search() -> None:
@@ -160,8 +163,25 @@ def test_the_paper_s_rows_are_there() -> None:
 
 def test_no_pretraining_of_the_shipped_smoke_test_is_long() -> None:
     recipe = read_experiment_recipe(SHIPPED, quick=True)
-    assert {recipe.pretraining_fields(setting)["max_steps"] for setting in recipe.settings} == {4}
-    own_steps = {
-        spec.fields["max_steps"] for spec in recipe.pretrainings.values() if "max_steps" in spec.fields
-    }
-    assert own_steps == {8}
+    steps = {setting: recipe.pretraining_fields(setting)["max_steps"] for setting in recipe.settings}
+    assert set(steps.values()) == {4, 8} and steps["best"] == 4
+    assert not [name for name, spec in recipe.pretrainings.items() if "max_steps" in spec.fields]
+
+
+def test_longer_training_differs_in_nothing_but_its_length() -> None:
+    recipe = read_experiment_recipe(SHIPPED)
+    longer, printed = recipe.settings["longer"], recipe.settings["printed_longer"]
+    assert longer.fields == printed.fields and set(longer.fields) == {"max_steps"}
+    assert (longer.over, printed.over) == ("best", "printed")
+
+
+def test_longer_training_is_as_long_as_the_large_clips_take_in_epochs() -> None:
+    """As `matched_in: epochs` counts it, on the clips of the benchmark."""
+    recipe = read_experiment_recipe(SHIPPED)
+    clips = json.loads(DESCRIPTION.read_text())["clips"]
+    best = recipe.pretraining_fields("best")
+    batches = [
+        clips[size]["train"]["clips"] // best["per_device_train_batch_size"] for size in ("large", "medium")
+    ]
+    steps = round(best["max_steps"] * batches[0] / batches[1])
+    assert steps == recipe.pretraining_fields("longer")["max_steps"]
