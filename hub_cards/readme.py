@@ -67,6 +67,7 @@ FURTHER = (
     "table_lengths_planes_frozen",
     "table_longer_planes",
     "table_longer_planes_frozen",
+    "table_longer_saliency_frozen",
     "table_balance_planes",
     "table_balance_planes_frozen",
     "table_towers_planes",

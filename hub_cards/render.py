@@ -63,6 +63,7 @@ RECIPE_FIELDS = (
     "max_train_clips",
     "minimum_speech_fraction",
     "linear_probe",
+    "head_first_steps",
     "balance",
     "label_share",
     "split_method",
