@@ -63,7 +63,6 @@ RECIPE_FIELDS = (
     "max_train_clips",
     "minimum_speech_fraction",
     "linear_probe",
-    "head_first_steps",
     "balance",
     "label_share",
     "split_method",

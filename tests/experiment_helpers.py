@@ -63,18 +63,10 @@ SMALL = {
             "settings": ["best"],
         },
     },
-    "finetuning": {
-        "planes": {
-            "per_device_train_batch_size": 4,
-            "balance": "none",
-            "head_first_steps": 2,
-            "augmentation": {},
-        }
-    },
+    "finetuning": {"planes": {"per_device_train_batch_size": 4, "balance": "none", "augmentation": {}}},
     "searches": {
         "planes": {"learning_rates": [1e-3, 1e-2], "steps": [1, 2]},
         "planes_frozen": {"learning_rates": [1e-2, 1e-1], "steps": [1, 2]},
-        "planes_head_first": {"learning_rates": [1e-3, 1e-2], "steps": [1, 2]},
     },
     "claims": [
         {

@@ -50,14 +50,6 @@ def test_a_kept_recipe_reads_back_as_it_was(tmp_path: Path, quick: bool) -> None
         ({"tables": {"1": {"rows": ["rnadom"]}}}, r"tables\.1\.rows names 'rnadom'"),
         ({"tables": {"1": {"tasks": ["plane"]}}}, r"tables\.1\.tasks is .*planes_frozen"),
         ({"tables": {"1": {"tasks": ["saliency"]}}}, "searches are missing"),
-        (
-            {
-                "tables": {"1": {"tasks": ["saliency_head_first"]}},
-                "searches": {"saliency_head_first": {"learning_rates": [1e-3], "steps": [1]}},
-                "finetuning": {"saliency": {}},
-            },
-            r"tables\.1\.tasks has 'saliency_head_first', but finetuning\.saliency says no head_first_steps",
-        ),
         ({"tables": {"1": {"settings": ["worst"]}}}, r"tables\.1\.settings names 'worst'"),
         ({"tables": {"1": {"draws": [7]}}}, r"tables\.1\.draws names 7, but there is only 0"),
         ({"pretrainings": {"medium": {"clips": "huge"}}}, r"pretrainings\.medium\.clips is 'huge'"),
@@ -155,7 +147,6 @@ def test_every_initialisation_has_the_same_search() -> None:
     searched = {"learning_rate", "max_steps", "num_train_epochs"}
     assert not any(searched & set(row.finetuning) for row in recipe.rows.values())
     assert recipe.rows["random"].finetuning == recipe.rows["medium"].finetuning == {}
-    assert recipe.searches["planes"] == recipe.searches["planes_head_first"]
     for share in (1, 2, 5, 50, 100):
         pair = [recipe.rows[f"{start}_{share}_percent"].finetuning for start in ("random", "medium")]
         assert pair[0] == pair[1] and pair[0]["label_share"] == share / 100

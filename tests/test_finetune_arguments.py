@@ -63,12 +63,6 @@ def test_flags_alone_are_enough_and_written_out_they_are_the_same_run(tmp_path: 
         (["--max_steps", "null"], "max_steps is None, but must be given, or num_train_epochs"),
         (["--config_from", "folder", "--model", "imagenet"], "left out, unless model is random"),
         (["--learning_rate", "0"], "learning_rate is 0.0, but must be above 0"),
-        (["--head_first_steps", "-1"], "head_first_steps is -1, but must be at least 0"),
-        (["--head_first_learning_rate", "0"], "head_first_learning_rate is 0.0, but must be above 0"),
-        (
-            ["--head_first_steps", "5", "--linear_probe", "true"],
-            "0 where linear_probe trains nothing but",
-        ),
         (["--seed", "-1"], "seed is -1, but must be at least 0"),
         (["--augmentation.rotation_degrees", "60"], "rotation_degrees is 60.0, but must be between 0 and 45"),
         (["--augmentation.speckle", "2"], "speckle is 2.0, but must be between 0 and 1"),

@@ -122,40 +122,6 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
         finetune(tiny_classifier(), run_arguments(tmp_path), noise, 0, "Split 1")
 
 
-@pytest.mark.parametrize("mixed_precision", ["no", "bf16"])
-def test_the_head_learns_alone_and_then_with_the_tower(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mixed_precision: str
-) -> None:
-    """Weights and statistics of the tower stand still as long as that; only then do they move."""
-    states, rates = [], []
-    train = FinetuningTrainer.train
-
-    def watched_train(trainer: FinetuningTrainer) -> None:
-        train(trainer)
-        rates.append((trainer.args.max_steps, trainer.args.learning_rate))
-        states.append({name: value.clone() for name, value in trainer.model.state_dict().items()})
-
-    monkeypatch.setattr(FinetuningTrainer, "train", watched_train)
-    model = tiny_classifier()
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    told = {"head_first_steps": 3, "head_first_learning_rate": 0.1, "mixed_precision": mixed_precision}
-    arguments = run_arguments(tmp_path, **told)
-    trained = finetune(model, arguments, Noise(), 0, "run")
-
-    def changed(old: dict, new: dict) -> set[str]:
-        return {name for name in old if not torch.equal(old[name], new[name])}
-
-    head = {"classifier.weight", "classifier.bias"}
-    assert rates == [(3, 0.1), (arguments.max_steps, arguments.learning_rate)]
-    assert changed(before, states[0]) == head
-    assert changed(states[0], states[1]) >= head | {
-        "image_model.embedder.embedder.normalization.running_mean"
-    }
-    assert {name for name, _ in model.named_parameters()} <= changed(states[0], states[1])
-    assert all(parameter.requires_grad for parameter in model.parameters())
-    assert not trained.config.image_config.freeze
-
-
 def test_precision_is_accelerate_s_unless_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert training_arguments(run_arguments(tmp_path), 0).mixed_precision == "no"
     assert training_arguments(run_arguments(tmp_path, mixed_precision="bf16"), 0).mixed_precision == "bf16"

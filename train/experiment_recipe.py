@@ -15,10 +15,9 @@ from train.arguments import ArgumentsError, build, check_names, merge, read_reci
 from train.rate_search import SearchSpec
 from train.starting_model import IMAGENET, RANDOM
 
-# On the image tower, on the video tower; with either of them frozen, or at first.
-PLANES, SALIENCY, PLANE_CLIPS = "planes", "saliency", "plane_clips"
-FROZEN, HEAD_FIRST = "_frozen", "_head_first"
-TASKS = tuple(base + end for base in (PLANES, SALIENCY, PLANE_CLIPS) for end in ("", FROZEN, HEAD_FIRST))
+# On the image tower, on the video tower, and with either of them frozen.
+PLANES, SALIENCY, PLANE_CLIPS, FROZEN = "planes", "saliency", "plane_clips", "_frozen"
+TASKS = tuple(base + end for base in (PLANES, SALIENCY, PLANE_CLIPS) for end in ("", FROZEN))
 STEPS, EPOCHS, CLIPS = "steps", "epochs", "clips"
 MEDIUM, LARGE = "medium", "large"
 
@@ -88,7 +87,7 @@ class TableSpec:
     Args:
         title: above the table.
         tasks: planes, saliency (both of frames), plane_clips; or these with `_frozen`, the head alone
-            trained, or with `_head_first`, the head alone trained before the tower is.
+            trained.
         rows: names of rows.
         settings: in which pretraining is done.
         draws: of the data, among the recipe's; None: all of these.
@@ -129,8 +128,7 @@ class ExperimentRecipe:
         split_seed: of the splits.
         pretraining: fields of PretrainArguments that all settings share.
         settings, pretrainings, rows, tables: by name.
-        finetuning: by task without its end: fields of its fine-tuning; `head_first_steps` are of the tasks
-            with `_head_first` alone.
+        finetuning: by task without `_frozen`: fields of its fine-tuning.
         searches: by task: which learning rates and lengths are tried.
         claims: what the differences are tested for.
     """
@@ -255,22 +253,11 @@ def _check_names_used(recipe: ExperimentRecipe, source: str) -> None:
         check(table.settings, recipe.settings, f"tables.{name}.settings")
         check(table.draws or (), recipe.draws, f"tables.{name}.draws")
         check(table.tasks, recipe.searches, f"tables.{name}.tasks, whose searches are missing,")
-        bases = tuple(base_task(task) for task in table.tasks)
+        bases = tuple(task.removesuffix(FROZEN) for task in table.tasks)
         check(bases, recipe.finetuning, f"tables.{name}.tasks, whose finetuning is missing,")
-        for task in table.tasks:
-            if task.endswith(HEAD_FIRST) and "head_first_steps" not in recipe.finetuning[base_task(task)]:
-                raise ArgumentsError(
-                    f"{source}: tables.{name}.tasks has {task!r}, but finetuning.{base_task(task)} says no "
-                    "head_first_steps: add them."
-                )
     for claim in recipe.claims:
         check((claim.better, claim.worse), full_row_names(recipe), f"the claim {claim.name!r}")
         check((claim.task,), recipe.searches, f"the claim {claim.name!r}")
-
-
-def base_task(task: str) -> str:
-    """The task without what it says of the tower."""
-    return task.removesuffix(FROZEN).removesuffix(HEAD_FIRST)
 
 
 def full_row_name(recipe: ExperimentRecipe, row: str, setting: str) -> str:

@@ -13,7 +13,7 @@ from datasets import get_dataset_config_names
 
 from train.arguments import ArgumentsError
 from train.experiment_plan import Pretraining, RateSearch, Row, Run
-from train.experiment_recipe import PLANE_CLIPS, PLANES, SALIENCY, ExperimentRecipe, base_task
+from train.experiment_recipe import FROZEN, PLANE_CLIPS, PLANES, SALIENCY, ExperimentRecipe
 from train.experiments import (
     CONFIGS,
     NOT_AVAILABLE,
@@ -124,7 +124,7 @@ def search(experiments: Experiments, run: RateSearch) -> Trial:
         UnavailableError: the tower or the weights that the row starts from cannot be had.
     """
     check_available(experiments, run)
-    base = base_task(run.task)
+    base = run.task.removesuffix(FROZEN)
     path = experiments.output / run.place
     trials_folder = path.with_name(f"{path.stem}_trial")
     arguments = replace(
@@ -156,7 +156,7 @@ def search(experiments: Experiments, run: RateSearch) -> Trial:
 
 def finetune_run(task: str, arguments: FinetuneArguments, row: Row) -> None:
     """Fine-tunes in this process."""
-    FINETUNINGS[base_task(task)](arguments, row.full_name)
+    FINETUNINGS[task.removesuffix(FROZEN)](arguments, row.full_name)
 
 
 def write_splits(experiments: Experiments, runs: Iterable[Run]) -> None:
@@ -169,7 +169,7 @@ def write_splits(experiments: Experiments, runs: Iterable[Run]) -> None:
     """
     recipe = experiments.recipe
     tuned = [run for run in runs if not isinstance(run, Pretraining)]
-    for draw, base in {(run.draw, base_task(run.task)) for run in tuned}:
+    for draw, base in {(run.draw, run.task.removesuffix(FROZEN)) for run in tuned}:
         if CONFIGS[base] not in get_dataset_config_names(experiments.frames[draw]):
             continue  # Its rows say so.
         patients = patients_of_scans(experiments.frames[draw], CONFIGS[base])

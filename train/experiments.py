@@ -32,14 +32,12 @@ from train.experiment_recipe import (
     CLIPS,
     EPOCHS,
     FROZEN,
-    HEAD_FIRST,
     MEDIUM,
     PLANE_CLIPS,
     PLANES,
     SALIENCY,
     STEPS,
     ExperimentRecipe,
-    base_task,
     read_experiment_recipe,
 )
 from train.finetune_arguments import FinetuneArguments, FinetunePlanesArguments, FinetuneSaliencyArguments
@@ -235,7 +233,7 @@ MATCHED = {STEPS: lambda arguments: arguments, EPOCHS: in_epochs_of_medium, CLIP
 
 def finetuning_arguments(experiments: Experiments, run: RateSearch | Finetuning) -> FinetuneArguments:
     """What a fine-tuning is told, with the rate and length that the recipe happens to give."""
-    recipe, base = experiments.recipe, base_task(run.task)
+    recipe, base = experiments.recipe, run.task.removesuffix(FROZEN)
     seed = run.seed if isinstance(run, Finetuning) else recipe.seeds[0]
     row = recipe.rows[run.row.name]
     told = merge(merge(recipe.finetuning[base], _start_fields(experiments, run, seed)), row.finetuning)
@@ -250,8 +248,6 @@ def finetuning_arguments(experiments: Experiments, run: RateSearch | Finetuning)
         "max_steps": recipe.searches[run.task].steps[0],
         "seed": seed,
     }
-    if not run.task.endswith(HEAD_FIRST):
-        told["head_first_steps"] = 0
     if base == SALIENCY:
         told["compare_with_random"] = False
     return build(ARGUMENTS[base], told, f"the fine-tuning of {run.row.full_name} for {run.task}")
@@ -272,7 +268,7 @@ def _start_fields(experiments: Experiments, run: RateSearch | Finetuning, seed: 
 
 def check_available(experiments: Experiments, run: RateSearch) -> None:
     """Raises UnavailableError where the data lack the task's labels, or the pretraining the task's tower."""
-    recipe, base = experiments.recipe, base_task(run.task)
+    recipe, base = experiments.recipe, run.task.removesuffix(FROZEN)
     if not split_file(experiments.output, run.draw, base).is_file():
         raise UnavailableError(f"no {CONFIGS[base]} in the data")
     if run.row.setting is None or base == PLANE_CLIPS:
@@ -290,7 +286,7 @@ def _image_size(recipe: ExperimentRecipe) -> int:
 
 def search_made_of(experiments: Experiments, run: RateSearch) -> dict[str, Any]:
     """What a search's scores depend on, as JSON has it."""
-    arguments, base = finetuning_arguments(experiments, run), base_task(run.task)
+    arguments, base = finetuning_arguments(experiments, run), run.task.removesuffix(FROZEN)
     made_of = {
         "search": asdict(experiments.recipe.searches[run.task]),
         "finetuning": {

@@ -59,9 +59,6 @@ class FinetuneArguments:
         max_grad_norm: the gradient is scaled down to this norm where it is longer.
         mixed_precision: no or bf16; where it is left out, accelerate's own configuration decides.
         linear_probe: train the head alone, on a frozen tower.
-        head_first_steps: steps in which the head alone is trained before all is, so that the gradients of a
-            drawn head do not undo what was pretrained (Kumar et al., ICLR 2022); 0 leaves them out.
-        head_first_learning_rate: in these steps.
         augmentation: how frames are varied in training.
         dataloader_num_workers: processes that vary frames; 0 does it in the training process.
         report_to: tracker of transformers: tensorboard, wandb, ..., or none.
@@ -94,8 +91,6 @@ class FinetuneArguments:
     max_grad_norm: float = 1.0
     mixed_precision: str | None = None
     linear_probe: bool = False
-    head_first_steps: int = 0
-    head_first_learning_rate: float = 3e-2
     augmentation: AugmentationArguments = field(default_factory=AugmentationArguments)
     dataloader_num_workers: int = 0
     report_to: str = "none"
@@ -111,8 +106,6 @@ class FinetuneArguments:
         require(self, "mixed_precision", self.mixed_precision in (None, "no", "bf16"), "no or bf16")
         length = self.max_steps is not None or self.num_train_epochs is not None
         require(self, "max_steps", length, "given, or num_train_epochs")
-        head_first = self.head_first_steps == 0 or not self.linear_probe
-        require(self, "head_first_steps", head_first, "0 where linear_probe trains nothing but the head")
         random = self.config_from is None or self.model == "random"
         require(self, "config_from", random, "left out, unless model is random")
 
@@ -122,9 +115,9 @@ class FinetuneArguments:
         for name in positive:
             value = getattr(self, name)
             require(self, name, value is None or value >= 1, "at least 1")
-        for name in ("seed", "weight_decay", "warmup_steps", "head_first_steps", "dataloader_num_workers"):
+        for name in ("seed", "weight_decay", "warmup_steps", "dataloader_num_workers"):
             require(self, name, getattr(self, name) >= 0, "at least 0")
-        for name in ("learning_rate", "head_first_learning_rate", "max_grad_norm"):
+        for name in ("learning_rate", "max_grad_norm"):
             require(self, name, getattr(self, name) > 0, "above 0")
         require(self, "train_share", 0 < self.train_share < 1, "above 0 and below 1")
         require(self, "label_share", 0 < self.label_share <= 1, "above 0 and at most 1")

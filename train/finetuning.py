@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -125,7 +124,7 @@ def finetune(
     order: Sampler | None = None,
     class_weights: Tensor | None = None,
 ) -> PreTrainedModel:
-    """Trains a task model: the head alone for `head_first_steps`, then all that `linear_probe` leaves free.
+    """Trains a task model.
 
     Args:
         model: changed in place.
@@ -142,43 +141,21 @@ def finetune(
     Raises:
         DivergedError: the loss is no longer a number.
     """
-
-    def train(told: FinetuneArguments, title: str) -> None:
-        trainer = FinetuningTrainer(
-            model,
-            training_arguments(told, seed),
-            data_collator=collate,
-            train_dataset=dataset,
-            callbacks=[LogLines(title)],
-            order=order,
-            class_weights=class_weights,
-        )
-        trainer.remove_callback(PrinterCallback)
-        trainer.train()
-        for wrapper in ("forward", "_original_forward"):
-            # accelerate lays its half precision over the model's own; it would last into testing.
-            vars(model).pop(wrapper, None)
-
-    if arguments.head_first_steps:
-        steps, rate = arguments.head_first_steps, arguments.head_first_learning_rate
-        with frozen_tower(model):
-            train(replace(arguments, max_steps=steps, learning_rate=rate), f"{title}, head")
-    train(arguments, title)
+    trainer = FinetuningTrainer(
+        model,
+        training_arguments(arguments, seed),
+        data_collator=collate,
+        train_dataset=dataset,
+        callbacks=[LogLines(title)],
+        order=order,
+        class_weights=class_weights,
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    for wrapper in ("forward", "_original_forward"):
+        # accelerate lays its half precision over the model's own; it would last into testing.
+        vars(model).pop(wrapper, None)
     return model.eval()
-
-
-@contextmanager
-def frozen_tower(model: PreTrainedModel) -> Iterator[None]:
-    """A task model whose tower, which learns before and after, stands still."""
-    (modality,) = model.input_modalities
-    tower = getattr(model, f"{modality}_model")
-    tower.config.freeze = True
-    tower.train()
-    try:
-        yield
-    finally:
-        tower.config.freeze = False
-        tower.requires_grad_(True)
 
 
 def process_state() -> PartialState:

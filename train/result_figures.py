@@ -14,7 +14,7 @@ from matplotlib.ticker import NullLocator
 
 from train.arguments import merge
 from train.claim_results import ClaimResult
-from train.experiment_recipe import PLANE_CLIPS, PLANES, SALIENCY, ExperimentRecipe, base_task
+from train.experiment_recipe import FROZEN, PLANE_CLIPS, PLANES, SALIENCY, ExperimentRecipe
 from train.experiments import RowResult
 from train.finetune_arguments import FinetuneArguments
 from train.pictures import DOTS_PER_INCH
@@ -56,7 +56,7 @@ class Panel:
     @property
     def metric(self) -> str:
         """The score that is drawn."""
-        return PICTURED[base_task(self.task)]
+        return PICTURED[self.task.removesuffix(FROZEN)]
 
     def values(self, row: RowScores) -> np.ndarray:
         """(values,) its scores as they are shown."""
@@ -86,7 +86,7 @@ class Panel:
 
     def label_share(self, row: RowScores) -> float:
         """Share of the labels, 0 to 1, that the row is fine-tuned on."""
-        of_task = self.recipe.finetuning[base_task(self.task)]
+        of_task = self.recipe.finetuning[self.task.removesuffix(FROZEN)]
         fields = merge(of_task, self.recipe.rows[row.row.name].finetuning)
         return fields.get("label_share", FinetuneArguments.label_share)
 

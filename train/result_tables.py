@@ -13,23 +13,14 @@ from typing import Any
 
 from train.claim_results import SIGNIFICANCE_LEVEL, ClaimResult
 from train.experiment_plan import Row, select_all, table_rows
-from train.experiment_recipe import (
-    FROZEN,
-    HEAD_FIRST,
-    PLANE_CLIPS,
-    PLANES,
-    SALIENCY,
-    ExperimentRecipe,
-    base_task,
-)
+from train.experiment_recipe import FROZEN, PLANE_CLIPS, PLANES, SALIENCY, ExperimentRecipe
 from train.experiments import NOT_RUN, RowResult
 from train.plane_results import MACRO
 from train.saliency_results import COLUMNS
 
 TABLES_FILE = "tables.md"
 QUICK_TITLE = "SMOKE TEST, numbers mean nothing: "
-HOW = {FROZEN: "frozen features", HEAD_FIRST: "fine-tuned, the head first", "": "fine-tuned"}
-# The scores of the paper's Tables 1 and 2, by task without its end.
+# The scores of the paper's Tables 1 and 2, by task without `_frozen`.
 SHOWN = {PLANES: MACRO, PLANE_CLIPS: MACRO, SALIENCY: ("kld", "sim", "nss", "cc")}
 HASH_LETTERS = 12
 NOT_MEASURED = "not measured"
@@ -130,8 +121,8 @@ def row_scores(
 
 def table_title(recipe: ExperimentRecipe, table: str, task: str) -> str:
     """A table's title on a task; it says so where the numbers mean nothing."""
-    how = HOW[task.removeprefix(base_task(task))]
-    if base_task(task) == PLANE_CLIPS:
+    how = "frozen features" if task.endswith(FROZEN) else "fine-tuned"
+    if task.removesuffix(FROZEN) == PLANE_CLIPS:
         how += ", clips and the video tower"
     return with_warning(f"{recipe.tables[table].title}, {how}", recipe.quick)
 
@@ -172,7 +163,7 @@ def _result_table(
     rows: Sequence[RowScores],
     claims: Sequence[ClaimResult],
 ) -> ResultTable:
-    metrics = SHOWN[base_task(task)]
+    metrics = SHOWN[task.removesuffix(FROZEN)]
     most = max(len(row.measured) for row in rows)
     runs_differ = any(0 < len(row.measured) < most for row in rows)
     title = table_title(recipe, table, task)
