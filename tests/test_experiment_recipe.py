@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from experiment_helpers import small_recipe, write_small_recipe
 
+from datasets_scripts.schema import BACKGROUND, PLANES
 from modeling_dualrep.configuration_dualrep import DualRepConfig
 from train.arguments import ArgumentsError, PretrainArguments, build, merge
 from train.experiment_recipe import full_row_names, read_experiment_recipe
@@ -166,6 +167,13 @@ def test_no_pretraining_of_the_shipped_smoke_test_is_long() -> None:
     steps = {setting: recipe.pretraining_fields(setting)["max_steps"] for setting in recipe.settings}
     assert set(steps.values()) == {4, 8} and steps["best"] == 4
     assert not [name for name, spec in recipe.pretrainings.items() if "max_steps" in spec.fields]
+
+
+def test_no_batch_of_the_shipped_smoke_test_wants_more_than_a_frame_of_each_plane() -> None:
+    recipe = read_experiment_recipe(SHIPPED, quick=True)
+    told = [merge(recipe.finetuning["planes"], row.finetuning) for row in recipe.rows.values()]
+    few = [fields["per_device_train_batch_size"] for fields in told if fields["label_share"] < 0.1]
+    assert len(few) == 6 and max(few) <= len(set(PLANES) - {BACKGROUND})
 
 
 def test_longer_training_differs_in_nothing_but_its_length() -> None:
