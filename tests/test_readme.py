@@ -1,6 +1,7 @@
 """The README's numbers are those of the kept results."""
 
 import ast
+import json
 import re
 
 import pytest
@@ -31,6 +32,17 @@ from hub_cards.readme import (
     tables,
     with_results,
 )
+from train.experiment_recipe import read_experiment_recipe
+
+
+def test_nothing_is_kept_that_no_table_or_claim_of_the_recipe_names():
+    kept = README.parent / "hub_cards" / "results" / "benchmark"
+    tables_by_name = json.loads((kept / "tables.json").read_text(encoding="utf-8"))
+    assert {path.stem for path in (kept / "csv").iterdir()} == set(tables_by_name)
+    claims = read_experiment_recipe(README.parent / "train" / "recipes" / "reproduce.yaml").claims
+    claimed = {(claim.task, row) for claim in claims for row in (claim.better, claim.worse)}
+    folders = (kept / "predictions").glob("draw_*/*/*")
+    assert {(folder.parent.name, folder.name) for folder in folders} <= claimed
 
 
 def test_the_readme_says_what_the_kept_results_say():
