@@ -4,8 +4,9 @@
 
 Each scan is a folder: `scan.mp4` (H.264 and AAC), `planes.csv`, `gaze.csv`, `remarks.csv` (what is said, for
 checks; nothing trains on it) and `scan.json`. The same seed gives the same recordings on any number of
-workers. What a scan shows, how it looks, how the probe moves, who speaks and what is said are drawn apart, so
-that the voice tells nothing of the pictures, and other shares of speech change no picture, voice or time.
+workers, and to the byte on processors with the same instructions. What a scan shows, how it looks, how the
+probe moves, who speaks and what is said are drawn apart, so that the voice tells nothing of the pictures, and
+other shares of speech change no picture, voice or time.
 """
 
 import argparse

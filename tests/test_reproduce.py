@@ -102,6 +102,20 @@ def test_rows_that_are_not_run_here_come_from_kept_results(tmp_path: Path, claim
     assert tables.read_text() == text and "best_medium | planes |" in text
 
 
+def test_kept_results_of_other_data_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    experiments = with_everything_done(tmp_path)
+    assert main(command(tmp_path, "--tables", "1")) == 0
+    before = json.loads((experiments.output / "results.json").read_text())
+    one = next(row for row in before["results"] if row["measured"] and row["row"] == "best_medium")
+    one["measured"]["data_hash"] = "of other data"
+    kept = tmp_path / "kept.json"
+    kept.write_text(json.dumps(before))
+    capsys.readouterr()
+    assert main([*command(tmp_path, "--tables", "1"), "--kept", str(kept)]) == 2
+    refusal = capsys.readouterr().err
+    assert f"{kept}: its row best_medium of table {one['table']} was tested on other data" in refusal
+
+
 def test_tables_and_figures_stand_beside_the_results(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     experiments = with_everything_done(tmp_path)
     assert main(command(tmp_path, "--tables", "1")) == 0

@@ -4,6 +4,7 @@ Claims are tested anew on the predictions that were kept beside it; where these 
 stays as it was tested.
 """
 
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from train.claim_results import ClaimResult
-from train.experiment_recipe import ExperimentRecipe
-from train.experiments import NOT_RUN, ExperimentError, RowResult
+from train.experiment_recipe import FROZEN, ExperimentRecipe
+from train.experiments import CONFIGS, NOT_RUN, ExperimentError, RowResult
 from train.kept_predictions import PREDICTIONS
 from train.paired_differences import Difference
+from train.stored_rows import data_hash
 
 RESULTS_FILE = "results.json"
 
@@ -63,6 +65,28 @@ def read_kept(path: Path, recipe: ExperimentRecipe) -> KeptResults:
 def _claim(told: Mapping[str, Any]) -> ClaimResult:
     difference = told["difference"] and Difference(**told["difference"])
     return ClaimResult(**{**told, "difference": difference})
+
+
+def check_kept_data(path: Path, kept: KeptResults, frames: str) -> None:
+    """Refuses results that were kept of other labelled frames than those here: no table mixes two sets.
+
+    Args:
+        path: of the results.json.
+        kept: what it holds.
+        frames: one's own labelled frames. Those of the benchmark are known by their recipe; made on another
+            processor, they differ in the last bits.
+
+    Raises:
+        ExperimentError: names the first such row.
+    """
+    here = functools.cache(functools.partial(data_hash, frames))
+    for row in kept.results:
+        config = CONFIGS[row["task"].removesuffix(FROZEN)]
+        if row["measured"] is not None and row["measured"]["data_hash"] != here(config):
+            raise ExperimentError(
+                f"{path}: its row {row['row']} of table {row['table']} was tested on other data than "
+                f"{frames} holds. Leave out --kept, or give the results.json of these data."
+            )
 
 
 def with_kept_rows(results: Sequence[dict[str, Any]], kept: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

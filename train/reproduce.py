@@ -51,6 +51,7 @@ from train.kept_results import (
     RESULTS_FILE,
     KeptResults,
     as_row_results,
+    check_kept_data,
     read_kept,
     with_kept_claims,
     with_kept_rows,
@@ -136,7 +137,7 @@ def reproduce(options: argparse.Namespace) -> int:
     if options.list:
         print(listing(options.output, runs))
         return 0
-    kept = KeptResults() if options.kept is None else read_kept(options.kept, recipe)
+    kept = kept_results(recipe, options)
     keep_recipe(recipe, options.output)
     experiments = with_data(recipe, runs, options)
     write_splits(experiments, runs)
@@ -149,6 +150,20 @@ def reproduce(options: argparse.Namespace) -> int:
     if recipe.quick:
         print("A smoke test: its numbers say nothing.")
     return summarise(options.output, runs)
+
+
+def kept_results(recipe: ExperimentRecipe, options: argparse.Namespace) -> KeptResults:
+    """What `--kept` names, or nothing.
+
+    Raises:
+        ExperimentError: it cannot be read, or is of another recipe or other data.
+    """
+    if options.kept is None:
+        return KeptResults()
+    kept = read_kept(options.kept, recipe)
+    if options.dataset_frames is not None:
+        check_kept_data(options.kept, kept, options.dataset_frames)
+    return kept
 
 
 def select(recipe: ExperimentRecipe, options: argparse.Namespace) -> Selection:
