@@ -182,6 +182,15 @@ def test_claims_say_yes_only_where_they_stand() -> None:
     assert records[2]["difference"] is None and records[2]["unavailable"] == "weights not available"
 
 
+def test_a_claim_on_one_pair_of_runs_says_why_it_does_not_stand(tmp_path: Path) -> None:
+    results = [result("random", 0, 0.5), result("best_medium", 0, 0.6)]
+    on_one_pair = claim(0.068, difference=replace(claim(0.068).difference, seeds=1))
+    (table,) = result_tables(small_recipe(tmp_path), results, [on_one_pair])
+    assert table.notes[-1].endswith("p 0.032. No claim stands on one pair of runs.")
+    claims = claims_table([on_one_pair], quick=False)
+    assert claims.rows[0][4] == "no" and "on two pairs of runs or more" in claims.notes[0]
+
+
 def test_a_difference_of_saliency_is_in_its_own_unit() -> None:
     cells = claims_table([claim(0.1, metric="kld", task="saliency", holm_p_value=0.0002)], False).rows[0]
     assert cells[1:4] == ("+0.10 KLD", "+0.08 to +0.12", "< 0.001")

@@ -256,7 +256,7 @@ def claims_table(claims: Sequence[ClaimResult], quick: bool) -> ResultTable:
             "for KLD, of which less is better, they are how much less it is. The intervals are of a "
             "bootstrap that resamples scans and pairs of runs; p is corrected by Holm's method over all "
             f"claims that could be tested. A claim stands where its interval lies above zero and p below "
-            f"{SIGNIFICANCE_LEVEL}.",
+            f"{SIGNIFICANCE_LEVEL}, on two pairs of runs or more.",
         ),
         csv_columns=(
             *("table", "claim", "task", "metric", "better", "worse", "difference", "low", "high"),
@@ -292,6 +292,8 @@ def _claim_note(claim: ClaimResult) -> str:
     if claim.difference is None:
         return f"{claim.name}: {stands} ({difference})."
     verdict = "The claim stands" if claim.stands else "The claim does not stand"
+    if claim.difference.seeds == 1:
+        verdict = "No claim stands on one pair of runs"
     return f"{claim.name}: {difference}, 95% interval {interval}, p {p_value}. {verdict}."
 
 
