@@ -1,9 +1,11 @@
 """Making a run: a pretraining in its own process, a search on the inner split, a fine-tuning as it chose."""
 
+import os
 import signal
 import subprocess
-import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -89,10 +91,9 @@ def test_a_pretraining_that_fails_says_why(
         make_logged(experiments, PRETRAINED)
 
 
-def test_what_ends_this_process_ends_its_pretraining_first(
-    experiments: Experiments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """By SIGTERM, at which it leaves a checkpoint."""
+@pytest.fixture
+def interrupted_when_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A pretraining that leaves a note when it runs and when SIGTERM ends it; SIGINT ends this process."""
     note = tmp_path / "note.txt"
     script = (
         "import pathlib, signal, sys, time\n"
@@ -105,24 +106,49 @@ def test_what_ends_this_process_ends_its_pretraining_first(
     def interrupted(signal_number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGALRM, interrupted)
-    waiter = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            f"import os, time, pathlib, signal\nnote = pathlib.Path({str(note)!r})\n"
-            "while not note.exists() or note.read_text() != 'ready':\n    time.sleep(0.05)\n"
-            "os.kill(os.getppid(), signal.SIGALRM)",
-        ],
-    )
-    try:
-        began = time.monotonic()
-        with pytest.raises(KeyboardInterrupt):
-            make_logged(experiments, PRETRAINED)
-        assert note.read_text() == "checkpoint" and time.monotonic() - began < 30
-    finally:
-        waiter.wait()
-        signal.signal(signal.SIGALRM, before)
+    before = signal.signal(signal.SIGINT, interrupted)
+    yield note
+    signal.signal(signal.SIGINT, before)
+
+
+def wait_for(note: Path) -> None:
+    while not note.exists() or note.read_text() != "ready":
+        time.sleep(0.05)
+
+
+def test_what_ends_this_process_ends_its_pretraining_first(
+    experiments: Experiments, interrupted_when_it_runs: Path
+) -> None:
+    """By SIGTERM, at which it leaves a checkpoint."""
+    note, began = interrupted_when_it_runs, time.monotonic()
+
+    def interrupt() -> None:
+        wait_for(note)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)  # Which waits for the process.
+
+    waiter = threading.Thread(target=interrupt)
+    waiter.start()
+    with pytest.raises(KeyboardInterrupt):
+        make_logged(experiments, PRETRAINED)
+    waiter.join()
+    assert note.read_text() == "checkpoint" and time.monotonic() - began < 30
+
+
+def test_what_ends_this_process_while_a_pretraining_starts_ends_it_too(
+    experiments: Experiments, interrupted_when_it_runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note = interrupted_when_it_runs
+
+    class InterruptedStart(subprocess.Popen):
+        def __init__(self, *arguments: object, **options: object) -> None:
+            super().__init__(*arguments, **options)
+            wait_for(note)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr("subprocess.Popen", InterruptedStart)
+    with pytest.raises(KeyboardInterrupt):
+        make_logged(experiments, PRETRAINED)
+    assert note.read_text() == "checkpoint"
 
 
 def copy_splits(experiments: Experiments, task: str) -> None:

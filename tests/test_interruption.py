@@ -17,6 +17,7 @@ from train.interruption import (
     NoticeCameError,
     NoticeOfEnd,
     RunInterruptedError,
+    ending_held_back,
     leave_notices_to_trainer,
 )
 
@@ -49,6 +50,32 @@ def test_after_another_error_the_signal_is_what_it_was(handler: object) -> None:
     with pytest.raises(ValueError), NoticeOfEnd(Accelerator(cpu=True)):
         raise ValueError
     assert signal.getsignal(signal.SIGTERM) == handler
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_is_held_back_takes_effect_at_the_end(number: int) -> None:
+    def end(signal_number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    reached, before = [], signal.signal(number, end)
+    try:
+        with pytest.raises(KeyboardInterrupt), ending_held_back():
+            os.kill(os.getpid(), number)
+            reached.append("the end")
+        assert reached and signal.getsignal(number) is end
+    finally:
+        signal.signal(number, before)
+
+
+def test_what_is_held_back_stays_ignored_where_it_was() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with ending_held_back():
+            assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+            os.kill(os.getpid(), signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_the_exit_status_is_that_of_a_process_which_the_signal_ended() -> None:

@@ -33,6 +33,7 @@ from train.finetune_planes import finetune_planes
 from train.finetune_saliency import finetune_saliency
 from train.fixation_maps import FixationError
 from train.frame_sets import FrameSetError, labels_of_scans, patients_of_scans
+from train.interruption import ending_held_back
 from train.loop import DivergedError
 from train.metrics_file import MetricsError, read_metrics
 from train.model_folder import CHECKPOINTS, METRICS_FILE
@@ -96,13 +97,16 @@ def pretrain_apart(experiments: Experiments, run: Pretraining, log: TextIO, lock
     recipe.parent.mkdir(parents=True, exist_ok=True)
     recipe.write_text(arguments.to_yaml(), encoding="utf-8")
     command = [sys.executable, str(PRETRAIN), str(recipe)]
-    # The process keeps the lock where this one is killed, so that no other takes up the same run.
-    process = subprocess.Popen(command, stdout=log, stderr=log, pass_fds=(lock,))
+    process = None
     try:
+        with ending_held_back():
+            # It keeps the lock where this process is killed, so that no other takes up the same run.
+            process = subprocess.Popen(command, stdout=log, stderr=log, pass_fds=(lock,))
         status = process.wait()
     except BaseException:
-        process.terminate()  # It leaves a checkpoint.
-        process.wait()
+        if process is not None:
+            process.terminate()  # It leaves a checkpoint.
+            process.wait()
         raise
     if status:
         raise _error_of(run, status, Path(log.name))

@@ -11,6 +11,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import TypeVar
 
@@ -78,6 +79,30 @@ class NoticeOfEnd:
 
     def _receive(self, signal_number: int, frame: FrameType | None) -> None:
         self.received = True
+
+
+@contextmanager
+def ending_held_back() -> Iterator[None]:
+    """Within it SIGINT and SIGTERM wait; they take effect at its end, when what was begun there is known.
+
+    What is ignored stays so, for a process that is started within it too. For the main thread alone.
+    """
+    came: list[int] = []
+
+    def hold(signal_number: int, frame: FrameType | None) -> None:
+        came.append(signal_number)
+
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    held = {number: handler for number, handler in previous.items() if handler not in (signal.SIG_IGN, None)}
+    try:
+        for number in held:
+            signal.signal(number, hold)
+        yield
+    finally:
+        for number, handler in held.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
 
 
 def leave_notices_to_trainer(worker: int) -> None:
