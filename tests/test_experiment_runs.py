@@ -126,7 +126,7 @@ def test_what_ends_this_process_ends_its_pretraining_first(
         wait_for(note)
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)  # Which waits for the process.
 
-    waiter = threading.Thread(target=interrupt)
+    waiter = threading.Thread(target=interrupt, daemon=True)
     waiter.start()
     with pytest.raises(KeyboardInterrupt):
         make_logged(experiments, PRETRAINED)
