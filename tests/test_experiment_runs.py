@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from experiment_helpers import leave_result, small_experiments
+from waiting import wait_for
 
 from train.claims import claimed
 from train.experiment_plan import Finetuning, Pretraining, RateSearch, Row
@@ -111,9 +112,8 @@ def interrupted_when_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     signal.signal(signal.SIGINT, before)
 
 
-def wait_for(note: Path) -> None:
-    while not note.exists() or note.read_text() != "ready":
-        time.sleep(0.05)
+def wait_until_ready(note: Path) -> None:
+    wait_for(lambda: note.exists() and note.read_text() == "ready", 30)
 
 
 def test_what_ends_this_process_ends_its_pretraining_first(
@@ -123,7 +123,7 @@ def test_what_ends_this_process_ends_its_pretraining_first(
     note, began = interrupted_when_it_runs, time.monotonic()
 
     def interrupt() -> None:
-        wait_for(note)
+        wait_until_ready(note)
         signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)  # Which waits for the process.
 
     waiter = threading.Thread(target=interrupt, daemon=True)
@@ -142,7 +142,7 @@ def test_what_ends_this_process_while_a_pretraining_starts_ends_it_too(
     class InterruptedStart(subprocess.Popen):
         def __init__(self, *arguments: object, **options: object) -> None:
             super().__init__(*arguments, **options)
-            wait_for(note)
+            wait_until_ready(note)
             os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr("subprocess.Popen", InterruptedStart)

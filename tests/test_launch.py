@@ -6,8 +6,6 @@ import signal
 import subprocess
 import sys
 import tarfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +17,7 @@ from accelerate.commands.launch import _validate_launch_command, launch_command_
 from accelerate.utils.launch import _filter_args, prepare_multi_gpu_env
 from clips_helpers import TINY_MODEL, make_row, write_clips
 from torch.distributed.launcher.api import LaunchConfig
+from waiting import wait_for
 
 from train.arguments import merge, parse_arguments
 
@@ -213,13 +212,6 @@ def test_a_run_that_fails_is_not_queued_again(tmp_path: Path) -> None:
     cluster = Cluster(tmp_path, task="exit 2")
     assert cluster.submit("recipe.yaml", "out").wait(timeout=30) == 2
     assert cluster.calls("scontrol") == []
-
-
-def wait_for(holds: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")

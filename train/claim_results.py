@@ -55,12 +55,14 @@ class ClaimResult:
     unavailable: str | None
 
     @property
-    def stands(self) -> bool:
-        """Whether the 95% interval lies above zero, and the corrected p-value below 0.05.
+    def is_on_one_pair(self) -> bool:
+        """Whether a single pair of runs tested it, which says nothing of other seeds."""
+        return self.difference is not None and self.difference.seeds == 1
 
-        One pair of runs says nothing of other seeds, so that no claim stands on it.
-        """
-        if self.difference is None or self.difference.seeds < 2:
+    @property
+    def stands(self) -> bool:
+        """Whether the 95% interval lies above zero, and the corrected p-value below 0.05."""
+        if self.difference is None or self.is_on_one_pair:
             return False
         return self.difference.low > 0 and self.holm_p_value < SIGNIFICANCE_LEVEL
 

@@ -93,7 +93,7 @@ def ending_held_back() -> Iterator[None]:
         came.append(signal_number)
 
     previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    held = {number: handler for number, handler in previous.items() if handler not in (signal.SIG_IGN, None)}
+    held = {number: handler for number, handler in previous.items() if handler != signal.SIG_IGN}
     try:
         for number in held:
             signal.signal(number, hold)

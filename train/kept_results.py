@@ -73,8 +73,8 @@ def check_kept_data(path: Path, kept: KeptResults, frames: str) -> None:
     Args:
         path: of the results.json.
         kept: what it holds.
-        frames: one's own labelled frames. Those of the benchmark are known by their recipe; made on another
-            processor, they differ in the last bits.
+        frames: one's own labelled frames. Those of the benchmark are known by their recipe instead: made on
+            another processor, their bytes may be others.
 
     Raises:
         ExperimentError: names the first such row.

@@ -292,7 +292,7 @@ def _claim_note(claim: ClaimResult) -> str:
     if claim.difference is None:
         return f"{claim.name}: {stands} ({difference})."
     verdict = "The claim stands" if claim.stands else "The claim does not stand"
-    if claim.difference.seeds == 1:
+    if claim.is_on_one_pair:
         verdict = "No claim stands on one pair of runs"
     return f"{claim.name}: {difference}, 95% interval {interval}, p {p_value}. {verdict}."
 
