@@ -79,11 +79,15 @@ FURTHER = (
     "table_labels_planes_frozen",
     "pretrainings",
 )
-# Speech towers that a linear probe was put on, by their names in the kept file.
+# Speech towers that a linear probe was put on, and their names in the kept files.
 PROBED = {
-    "drawn": "drawn weights",
-    "printed_medium": "as printed, medium",
-    "best_medium": "best setting, medium: taught everyday words, then frozen",
+    "drawn weights": ["drawn"],
+    "as printed, medium": ["printed_medium"],
+    "best setting, medium: taught everyday words, then frozen": ["best_medium"],
+}
+PROBED_DIMENSIONS = {
+    "over time": ["over_time_0", "over_time_1"],
+    "over time and mel, half as wide": ["over_time_and_mel_1", "over_time_and_mel_2"],
 }
 # How much of a remark the clips held that the towers heard.
 HELD = {
@@ -182,15 +186,16 @@ def ceiling_line(metrics: dict[str, float]) -> str:
     return f"Supervised training on many times the labels reaches a macro F1 of {metrics['test/f1']:.1%}."
 
 
-def probe_table(metrics: dict[str, float]) -> str:
+def probe_table(metrics: dict[str, float], probed: dict[str, list[str]]) -> str:
     """How often a linear probe on a speech tower names the plane of a remark, as Markdown.
 
     Args:
         metrics: as `python -m train.probe_speech` writes them.
+        probed: names there by title, those of one row together.
     """
     lines = [_header("plane named by the speech tower", HELD.values())]
-    for name, title in PROBED.items():
-        cells = [f"{metrics[f'{name}/accuracy_{held}']:.1%}" for held in HELD]
+    for title, names in probed.items():
+        cells = [_of_seeds([metrics[f"{name}/accuracy_{held}"] for name in names]) for held in HELD]
         lines.append(f"| {title} | " + " | ".join(cells) + " |")
     cells = [f"{metrics[f'clips/most_frequent_share_{held}']:.1%}" for held in HELD]
     lines.append("| the most frequent plane, always | " + " | ".join(cells) + " |")
@@ -263,7 +268,8 @@ def tables() -> dict[str, str]:
         "benchmark": benchmark_tables(_kept("benchmark/tables"), PAPER),
         "further": benchmark_tables(_kept("benchmark/tables"), FURTHER),
         "ceiling": ceiling_line(_kept("benchmark/ceiling")["metrics"]),
-        "probe": probe_table(_kept("benchmark/speech_probe")["metrics"]),
+        "probe": probe_table(_kept("benchmark/speech_probe")["metrics"], PROBED),
+        "dimensions": probe_table(_kept("benchmark/speech_dimensions_probe")["metrics"], PROBED_DIMENSIONS),
         "contents": contents_table(_kept("benchmark/description")["clips"]),
         "objective": objective_table(_kept("benchmark/objective_probe")["metrics"]),
         "gradient": gradient_table(_kept("benchmark/gradient_probe")["metrics"]),

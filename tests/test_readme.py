@@ -14,7 +14,6 @@ from hub_cards.readme import (
     OBJECTIVE_COLUMNS,
     OBJECTIVES,
     PAPER,
-    PROBED,
     README,
     STARTS,
     benchmark_tables,
@@ -82,11 +81,14 @@ def test_the_benchmark_s_tables_stand_below_each_other_as_parts_of_a_section(nam
 
 
 def test_the_probe_and_the_ceiling_say_their_numbers():
-    metrics = {f"{name}/accuracy_{held}": 0.456 for name in PROBED for held in ("whole", "part")}
-    metrics |= {"drawn/accuracy_whole": 0.195, "drawn/accuracy_part": 0.091}
+    metrics = {"drawn/accuracy_whole": 0.195, "drawn/accuracy_part": 0.091}
+    metrics |= {"taught_0/accuracy_whole": 0.66, "taught_0/accuracy_part": 0.323}
+    metrics |= {"taught_1/accuracy_whole": 0.68, "taught_1/accuracy_part": 0.374}
     metrics |= {"clips/most_frequent_share_whole": 0.101, "clips/most_frequent_share_part": 0.094}
-    lines = probe_table(metrics | {"clips/number": 406.0}).splitlines()
+    probed = {"drawn weights": ["drawn"], "taught": ["taught_0", "taught_1"]}
+    lines = probe_table(metrics | {"clips/number": 406.0}, probed).splitlines()
     assert lines[2] == "| drawn weights | 19.5% | 9.1% |" and lines[-1].startswith("406 clips")
+    assert lines[3] == "| taught | 66.0%, 68.0% | 32.3%, 37.4% |"
     assert "| the most frequent plane, always | 10.1% | 9.4% |" in lines
     assert "98.1%" in ceiling_line({"test/f1": 0.981})
 
